@@ -1,0 +1,44 @@
+//! What an instance has done and is doing, in numbers that anyone may read at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Counters of one role. Up is from visitors to local services, down the way back. Bytes are payload.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Visitors (TCP) that were given a relay.
+    pub visitors: AtomicU64,
+    /// Relays that are running now.
+    pub relays: AtomicU64,
+    /// Bytes from visitors.
+    pub up: AtomicU64,
+    /// Bytes to visitors.
+    pub down: AtomicU64,
+    /// Microseconds from accept to the first byte back, of the last visitor; 0: none yet.
+    pub first_byte_us: AtomicU64,
+    /// Visitors reset because no data channel came, or no client was there.
+    pub unserved: AtomicU64,
+    /// Datagrams dropped: full queue, full table, unsendable, not from a known visitor.
+    pub dropped_datagrams: AtomicU64,
+    /// Connections closed before they were authenticated: garbage, silence, wrong token.
+    pub rejected: AtomicU64,
+    /// Control channels that are authenticated now.
+    pub channels: AtomicU64,
+}
+
+impl Counters {
+    /// Adds.
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Relaxed);
+    }
+
+    /// Takes away.
+    pub fn sub(counter: &AtomicU64, n: u64) {
+        counter.fetch_sub(n, Relaxed);
+    }
+
+    /// Notes the time to a visitor's first byte.
+    pub fn first_byte(&self, after: Duration) {
+        self.first_byte_us.store((after.as_micros() as u64).max(1), Relaxed);
+    }
+}

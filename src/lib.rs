@@ -1,0 +1,12 @@
+//! rathole: a reverse proxy for NAT traversal.
+//!
+//! A *server* with a public address takes *visitors* for its *services*; a *client* behind NAT dials out to it and
+//! connects each visitor to a *local service*. Reading order: [`wire`] (the protocol), [`config`], [`transport`],
+//! [`relay`], then the roles: `server`, `client`.
+
+pub mod config;
+pub mod counters;
+pub mod relay;
+pub mod tasks;
+pub mod transport;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! The process: argv to exit code.
+
+fn main() {}

@@ -1,0 +1,74 @@
+//! UDP frames on a data channel (protocol-v1.md, section 1.6).
+//!
+//! ```text
+//! u8 header length H: 12 (IPv4) or 24 (IPv6); more is tolerated, the surplus is skipped
+//! u32 family: 0 IPv4, 1 IPv6    address in network order    port u16 LE    payload length u16 LE
+//! payload
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::message::Malformed;
+
+/// The longest header that can be announced, length byte included.
+pub const MAX_HEADER: usize = 256;
+
+/// The longest header that we send, length byte included.
+pub const MAX_SENT_HEADER: usize = 25;
+
+/// The longest payload that UDP over IPv4 can carry.
+pub const MAX_PAYLOAD: usize = 65_507;
+
+/// The head of one frame: the visitor, and how many payload bytes follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The visitor, in both directions.
+    pub visitor: SocketAddr,
+    /// Payload bytes.
+    pub len: u16,
+}
+
+impl Header {
+    /// To bytes; the count says how many of them are used. Flow label and scope are not carried.
+    pub fn encode(&self) -> ([u8; MAX_SENT_HEADER], usize) {
+        let mut bytes = [0; MAX_SENT_HEADER];
+        let used = match self.visitor.ip() {
+            IpAddr::V4(ip) => {
+                bytes[0] = 12;
+                bytes[5..9].copy_from_slice(&ip.octets());
+                9
+            }
+            IpAddr::V6(ip) => {
+                bytes[0] = 24;
+                bytes[1] = 1;
+                bytes[5..21].copy_from_slice(&ip.octets());
+                21
+            }
+        };
+        bytes[used..used + 2].copy_from_slice(&self.visitor.port().to_le_bytes());
+        bytes[used + 2..used + 4].copy_from_slice(&self.len.to_le_bytes());
+        (bytes, used + 4)
+    }
+
+    /// From the beginning of `bytes`. `Ok(None)`: more bytes are needed. Else the header and its length,
+    /// after which the payload begins.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
+        let Some(&announced) = bytes.first() else { return Ok(None) };
+        let end = 1 + usize::from(announced);
+        if announced < 12 {
+            return Err(Malformed::Datagram("the header is shorter than an IPv4 address needs"));
+        }
+        let Some(header) = bytes.get(1..end) else { return Ok(None) };
+        let (ip, rest): (IpAddr, &[u8]) = match header {
+            [0, 0, 0, 0, a, b, c, d, rest @ ..] => (Ipv4Addr::new(*a, *b, *c, *d).into(), rest),
+            [1, 0, 0, 0, rest @ ..] => match rest.split_first_chunk::<16>() {
+                Some((octets, rest)) if rest.len() >= 4 => (Ipv6Addr::from(*octets).into(), rest),
+                _ => return Err(Malformed::Datagram("the header is shorter than an IPv6 address needs")),
+            },
+            _ => return Err(Malformed::Datagram("unknown address family")),
+        };
+        let [p0, p1, l0, l1, ..] = rest else { return Err(Malformed::Datagram("the header is too short")) };
+        let visitor = SocketAddr::new(ip, u16::from_le_bytes([*p0, *p1]));
+        Ok(Some((Header { visitor, len: u16::from_le_bytes([*l0, *l1]) }, end)))
+    }
+}
