@@ -19,8 +19,9 @@ pub async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
         Host::Name(name) => name,
     };
     let found = tokio::net::lookup_host((name.as_str(), endpoint.port)).await;
-    let addresses: Vec<_> =
-        found.map_err(|error| io::Error::new(error.kind(), format!("cannot resolve {name}: {error}")))?.collect();
+    let addresses: Vec<_> = found
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot resolve {name}: {error}")))?
+        .collect();
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address")));
     }
@@ -33,7 +34,9 @@ pub async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(tcp) => return Ok(tcp),
-            Err(error) => last = io::Error::new(error.kind(), format!("cannot connect to {address}: {error}")),
+            Err(error) => {
+                last = io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+            }
         }
     }
     Err(last)
@@ -45,6 +48,13 @@ pub fn set_options(tcp: &TcpStream, options: &TcpOptions, nodelay: bool) {
         TcpKeepalive::new().with_time(options.keepalive_idle).with_interval(options.keepalive_interval);
     let socket = SockRef::from(tcp);
     if let Err(error) = socket.set_tcp_keepalive(&keepalive).and_then(|()| tcp.set_nodelay(nodelay)) {
+        tracing::debug!(%error, "socket option refused");
+    }
+}
+
+/// Sets TCP_NODELAY alone; a refusal is only logged.
+pub fn set_nodelay(tcp: &TcpStream, nodelay: bool) {
+    if let Err(error) = tcp.set_nodelay(nodelay) {
         tracing::debug!(%error, "socket option refused");
     }
 }
