@@ -1,21 +1,31 @@
-//! Moving a visitor's bytes: a relay is a value with a state, not an opaque future.
+//! Moving visitors' bytes: a relay is a value with a state, not an opaque future.
 //!
 //! What it decides: by which way bytes are moved, when an end or a reset is passed on. What it never does: open a
 //! socket, set a deadline, log. What it keeps: no byte is lost, doubled or reordered; an end on one side ends one
 //! direction, once its bytes are delivered; a reset or a fault on one side is a reset on the other, never an end.
 //!
 //! Reading order: [`Relay`], `direction`, then its two ways `copy` (with `buffer`) and `splice` (with `pipe`);
-//! `watch` sees resets of half-closed peers. UDP follows.
+//! `watch` sees resets of half-closed peers. UDP: [`flows`], `frames`, `channel`,
+//! [`visitors`] (server), [`locals`] (client, with `address` and `ready`).
 
+mod address;
 mod buffer;
+mod channel;
 mod copy;
 mod direction;
+pub mod flows;
+mod frames;
+pub mod locals;
 mod pipe;
+mod ready;
 mod splice;
+pub mod visitors;
 mod watch;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod udp_tests;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -29,8 +39,11 @@ use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::transport::{Stream, tcp};
+pub use channel::ChannelEnd;
 use direction::{Direction, Fault};
+pub use locals::serve_local;
 use pipe::Pool;
+pub use visitors::{Visitors, drop_datagrams, serve_visitors};
 use watch::Watch;
 
 /// Which role the relay is part of: what its local socket is.
