@@ -73,6 +73,7 @@ pub struct Plan {
 
 /// Where a server really listens.
 #[derive(Debug, Default)]
+#[cfg_attr(not(feature = "server"), allow(dead_code))]
 pub struct Addresses {
     /// For clients.
     pub control: Option<SocketAddr>,
@@ -190,7 +191,7 @@ impl Plan {
             let server = rathole::server::Server::bind(config, acceptor, _at_server.clone())
                 .await
                 .map_err(|error| (error.key, error.message))?;
-            addresses.control = Some(server.control_addr());
+            addresses.control = server.control_addr();
             let bound =
                 names.into_iter().filter_map(|name| server.service_addr(&name).map(|addr| (name, addr)));
             addresses.services = bound.collect();

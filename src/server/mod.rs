@@ -15,8 +15,8 @@ impl Server {
     ) -> Result<Server, StartError> {
         Ok(Server(([127, 0, 0, 1], 0).into()))
     }
-    pub fn control_addr(&self) -> SocketAddr {
-        self.0
+    pub fn control_addr(&self) -> Option<SocketAddr> {
+        Some(self.0)
     }
     pub fn service_addr(&self, _: &str) -> Option<SocketAddr> {
         Some(self.0)
