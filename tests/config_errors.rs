@@ -1,5 +1,7 @@
 //! Bad configurations: what is said, of which file, line, column and key.
 
+#![cfg(all(feature = "server", feature = "client"))]
+
 mod config_support;
 
 #[cfg(feature = "noise")]
