@@ -45,7 +45,8 @@ struct Vectors {
 impl Vectors {
     /// Those of one letter.
     fn load(letter: char) -> Self {
-        let all: BTreeMap<_, _> = names_and_vectors().into_iter().filter(|(name, _)| name.starts_with(letter)).collect();
+        let all: BTreeMap<_, _> =
+            names_and_vectors().into_iter().filter(|(name, _)| name.starts_with(letter)).collect();
         assert!(!all.is_empty());
         Vectors { all, asked: BTreeSet::new() }
     }
@@ -88,7 +89,14 @@ fn secret(text: &str) -> Secret {
 }
 
 /// A whole control handshake, both sides ours, whose every message is a vector.
-fn control_handshake(name: &str, token: &str, hello: &[u8], challenge: Option<&[u8]>, nonce: Digest, auth: &[u8]) -> SessionKey {
+fn control_handshake(
+    name: &str,
+    token: &str,
+    hello: &[u8],
+    challenge: Option<&[u8]>,
+    nonce: Digest,
+    auth: &[u8],
+) -> SessionKey {
     let token = secret(token);
     // The client's side.
     let (sent, client) = ExpectChallenge::new(name, &token);

@@ -271,7 +271,8 @@ impl Connector {
 fn not_compiled_in() -> SettingError {
     SettingError {
         key: "type",
-        message: "this rathole was built without the transport; build it with `--features tls,noise,websocket`"
-            .to_owned(),
+        message:
+            "this rathole was built without the transport; build it with `--features tls,noise,websocket`"
+                .to_owned(),
     }
 }

@@ -78,9 +78,13 @@ impl Certs {
         );
         let chain = [read(&path("leaf.pem")), read(&path("ca.pem"))].concat();
         std::fs::write(path("chain.pem"), chain).unwrap();
-        let export = format!("pkcs12 -export -in leaf.pem -inkey leaf.key -certfile ca.pem -passout pass:{P12_PASSWORD}");
+        let export = format!(
+            "pkcs12 -export -in leaf.pem -inkey leaf.key -certfile ca.pem -passout pass:{P12_PASSWORD}"
+        );
         openssl(format!("{export} -keypbe AES-256-CBC -certpbe AES-256-CBC -macalg sha256 -out modern.p12"));
-        openssl(format!("{export} -keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macalg sha1 -out legacy.p12"));
+        openssl(format!(
+            "{export} -keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macalg sha1 -out legacy.p12"
+        ));
         Certs {
             ca: path("ca.pem"),
             chain: path("chain.pem"),

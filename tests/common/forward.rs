@@ -30,7 +30,11 @@ impl Forward {
         Self::new("socks5", credentials, socks5)
     }
 
-    fn new(scheme: &'static str, credentials: bool, handshake: fn(&mut TcpStream, bool) -> io::Result<String>) -> Self {
+    fn new(
+        scheme: &'static str,
+        credentials: bool,
+        handshake: fn(&mut TcpStream, bool) -> io::Result<String>,
+    ) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = asked.clone();
         let local = Local::tcp(move |mut stream| {
@@ -153,7 +157,8 @@ pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, byte| (word << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let word =
+            chunk.iter().fold(0u32, |word, byte| (word << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
         for digit in 0..4 {
             let value = (word >> (18 - 6 * digit)) as usize & 63;
             text.push(if digit <= chunk.len() { char::from(DIGITS[value]) } else { '=' });

@@ -47,4 +47,5 @@ pub fn peer() -> Option<PathBuf> {
 }
 
 /// How to get [`peer`].
-pub const PEER_HINT: &str = "no rathole 0.5.0 here; build it with `cargo install rathole --version 0.5.0 --root target/peers`";
+pub const PEER_HINT: &str =
+    "no rathole 0.5.0 here; build it with `cargo install rathole --version 0.5.0 --root target/peers`";

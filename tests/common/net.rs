@@ -16,7 +16,7 @@ pub fn address() -> SocketAddr {
     static CLAIMS: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
     const CLAIM: u16 = 20_009;
     for _ in 0..1000 {
-        let mut octet = || fastrand::u8(1..=254);
+        let octet = || fastrand::u8(1..=254);
         let host = Ipv4Addr::new(127, octet(), octet(), octet());
         let Ok(claim) = TcpListener::bind((host, CLAIM)) else { continue };
         if let Some(address) = free_port(host.into()) {

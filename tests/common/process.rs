@@ -38,7 +38,8 @@ impl Process {
     pub fn start(name: impl Into<String>, mut command: Command) -> Self {
         let name = name.into();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name} ({command:?}): {error}"));
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("cannot start {name} ({command:?}): {error}"));
         let output = Arc::new(Output::default());
         output.lock().open = 2;
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());

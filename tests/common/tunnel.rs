@@ -183,7 +183,8 @@ impl Link {
     /// the second the server's; N: none, K: known in advance, X and I: sent (and pinned by us).
     /// `pin_sent`: also give the pins of keys that are sent.
     pub fn noise(pattern: &str, server: &KeyPair, client: &KeyPair, pin_sent: bool) -> Self {
-        let letters: Vec<char> = pattern.split('_').nth(1).unwrap().chars().filter(char::is_ascii_uppercase).collect();
+        let letters: Vec<char> =
+            pattern.split('_').nth(1).unwrap().chars().filter(char::is_ascii_uppercase).collect();
         let [client_letter, server_letter] = letters[..] else { panic!("{pattern}: two letters expected") };
         let table = |role: &str, own: char, own_key: &KeyPair, other: char, other_key: &KeyPair| {
             let mut text = format!("type = \"noise\"\n[{role}.transport.noise]\npattern = {pattern:?}\n");

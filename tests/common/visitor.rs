@@ -53,7 +53,11 @@ pub fn echo(addr: SocketAddr, bytes: &[u8], half_close: bool) {
         (&stream).read_exact(&mut answer).expect("visitor cannot read the echo");
         assert!(answer == bytes, "the echo of {} bytes differs", bytes.len());
         if half_close {
-            assert_eq!((&stream).read(&mut [0; 1]).expect("the end of the echo"), 0, "more than was sent came back");
+            assert_eq!(
+                (&stream).read(&mut [0; 1]).expect("the end of the echo"),
+                0,
+                "more than was sent came back"
+            );
         }
     });
 }
@@ -147,7 +151,9 @@ impl UdpVisitor {
                 Ok(n) if answer[..n] == *datagram => return true,
                 // Late answers to what was sent again.
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return false,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return false;
+                }
                 Err(_) => {
                     std::thread::sleep(left.min(Duration::from_millis(50)));
                     return false;
