@@ -4,9 +4,14 @@
 //! connects each visitor to a *local service*. Reading order: [`wire`] (the protocol), [`config`], [`transport`],
 //! [`relay`], then the roles: `server`, `client`.
 
+pub mod backoff;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod config;
 pub mod counters;
 pub mod relay;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod tasks;
 pub mod transport;
 pub mod wire;

@@ -281,3 +281,29 @@ pub enum ProxyKind {
     /// SOCKS5 (RFC 1928), with user and password (RFC 1929) if given.
     Socks5,
 }
+
+impl ServerTransport {
+    /// As written in a configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ServerTransport::Tcp => "tcp",
+            ServerTransport::Tls(_) => "tls",
+            ServerTransport::Noise(_) => "noise",
+            ServerTransport::WebSocket { tls: None } => "websocket",
+            ServerTransport::WebSocket { tls: Some(_) } => "websocket+tls",
+        }
+    }
+}
+
+impl ClientTransport {
+    /// As written in a configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ClientTransport::Tcp => "tcp",
+            ClientTransport::Tls(_) => "tls",
+            ClientTransport::Noise(_) => "noise",
+            ClientTransport::WebSocket { tls: None } => "websocket",
+            ClientTransport::WebSocket { tls: Some(_) } => "websocket+tls",
+        }
+    }
+}

@@ -52,6 +52,13 @@ pub fn set_options(tcp: &TcpStream, options: &TcpOptions, nodelay: bool) {
     }
 }
 
+/// Sets TCP_NODELAY alone; a refusal is only logged.
+pub fn set_nodelay(tcp: &TcpStream, nodelay: bool) {
+    if let Err(error) = tcp.set_nodelay(nodelay) {
+        tracing::debug!(%error, "socket option refused");
+    }
+}
+
 /// Makes the drop of this socket a reset.
 pub fn reset_on_drop(tcp: &TcpStream) {
     // Fails only on a socket that is already gone.

@@ -1,0 +1,218 @@
+//! A service's control channel: connect, authenticate, obey; when it ends, wait a little and begin anew.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Shared;
+use super::data;
+use crate::backoff::Backoff;
+use crate::config::ClientService;
+use crate::counters::Counters;
+use crate::tasks::Scope;
+use crate::transport::Stream;
+use crate::wire::handshake::{ExpectChallenge, Refusal};
+use crate::wire::{Ack, ControlCommand, Hello, Malformed, SessionKey};
+
+/// Data channels that are dialled at the same time.
+const MAX_DIALS: usize = 64;
+
+/// Data channels that wait for a visitor.
+const MAX_IDLE: usize = 1024;
+
+/// Requests that wait for their turn; a server that asks for more is not in its right mind.
+const MAX_QUEUED: usize = 4096;
+
+/// How long the server may take to say yes: it may hold a newcomer back while it asks the incumbent.
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a control channel ended, or never came to be.
+#[derive(Debug)]
+enum End {
+    Unreachable(io::Error),
+    Io(io::Error),
+    Malformed(Malformed),
+    Refused(Refusal),
+    Closed,
+    Silent(Duration),
+    TimedOut(&'static str),
+    TooManyRequests,
+}
+
+/// An authenticated control channel.
+struct Session {
+    stream: Stream,
+    key: SessionKey,
+    server: SocketAddr,
+}
+
+/// What the data channels of one session share.
+pub struct Limits {
+    /// Dials under way.
+    pub dials: Semaphore,
+    /// Channels dialled or waiting for their visitor.
+    pub idle: Semaphore,
+    /// Requests not yet turned into a dial.
+    pub queued: AtomicUsize,
+}
+
+/// Keeps the service's control channel up until the scope drains (the caller drops this future then).
+pub async fn run(shared: Arc<Shared>, service: Arc<ClientService>, scope: Scope) {
+    let mut backoff = Backoff::new(service.retry_interval);
+    let name = &service.name;
+    loop {
+        let begun = Instant::now();
+        let end = match connect(&shared, &service).await {
+            Ok(session) => {
+                tracing::info!(service = %name, server = %session.server, "connected to the server");
+                Counters::add(&shared.counters.channels, 1);
+                let _connected = Connected(&shared.counters);
+                obey(&shared, &service, session, &scope).await
+            }
+            Err(end) => end,
+        };
+        let pause = backoff.pause(begun.elapsed(), fastrand::f64());
+        let server = &shared.config.remote_addr;
+        tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {pause:.1?}");
+        sleep(pause).await;
+    }
+}
+
+/// Counts the channel as gone, also when its task is dropped.
+struct Connected<'a>(&'a Counters);
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        Counters::sub(&self.0.channels, 1);
+    }
+}
+
+async fn connect(shared: &Shared, service: &ClientService) -> Result<Session, End> {
+    let patience = shared.config.handshake_timeout;
+    let addresses = timeout(patience, shared.connector.resolve())
+        .await
+        .map_err(|_| End::TimedOut("resolving the server's name"))?
+        .map_err(End::Unreachable)?;
+    let (mut stream, expect_ack) = timeout(patience, authenticate(shared, service, &addresses))
+        .await
+        .map_err(|_| End::TimedOut("the handshake with the server"))??;
+    let mut ack = [0; Ack::LEN];
+    timeout(ACK_TIMEOUT, stream.read_exact(&mut ack))
+        .await
+        .map_err(|_| End::TimedOut("the server's answer"))??;
+    let key = expect_ack.on_ack(&ack)?.map_err(End::Refused)?;
+    let server = stream.tcp().peer_addr()?;
+    Ok(Session { stream, key, server })
+}
+
+async fn authenticate(
+    shared: &Shared,
+    service: &ClientService,
+    addresses: &[SocketAddr],
+) -> Result<(Stream, crate::wire::handshake::ExpectAck), End> {
+    let mut stream = shared.connector.connect(addresses, true).await.map_err(End::Unreachable)?;
+    let (hello, expect_challenge) = ExpectChallenge::new(&service.name, &service.token);
+    stream.write_all(&hello).await?;
+    stream.flush().await?;
+    let mut challenge = [0; Hello::LEN];
+    stream.read_exact(&mut challenge).await?;
+    let (auth, expect_ack) = expect_challenge.on_challenge(&challenge)?;
+    stream.write_all(&auth).await?;
+    stream.flush().await?;
+    Ok((stream, expect_ack))
+}
+
+/// Does what the server says until the channel ends. Channels that wait for a visitor end with it, relays do not.
+async fn obey(shared: &Arc<Shared>, service: &Arc<ClientService>, session: Session, scope: &Scope) -> End {
+    let Session { mut stream, key, server } = session;
+    let channels = scope.child();
+    // Also when this future is dropped: idle channels of a control channel that is gone are of no use.
+    let _cut = CutOnDrop(&channels);
+    let limits = Arc::new(Limits {
+        dials: Semaphore::new(MAX_DIALS),
+        idle: Semaphore::new(MAX_IDLE),
+        queued: AtomicUsize::new(0),
+    });
+    loop {
+        let mut command = [0; ControlCommand::LEN];
+        let read = stream.read_exact(&mut command);
+        let read = match shared.config.heartbeat_timeout {
+            None => read.await,
+            Some(patience) => match timeout(patience, read).await {
+                Ok(read) => read,
+                Err(_) => return End::Silent(patience),
+            },
+        };
+        match read {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return End::Closed,
+            Err(error) => return End::Io(error),
+        }
+        match ControlCommand::decode(&command) {
+            Ok(ControlCommand::HeartBeat) => {}
+            Ok(ControlCommand::CreateDataChannel) => {
+                if limits.queued.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED {
+                    return End::TooManyRequests;
+                }
+                let channel = data::Channel {
+                    shared: shared.clone(),
+                    service: service.clone(),
+                    key,
+                    server,
+                    limits: limits.clone(),
+                };
+                shared.relays.spawn(channel.serve(channels.clone()));
+            }
+            Err(error) => return End::Malformed(error),
+        }
+    }
+}
+
+struct CutOnDrop<'a>(&'a Scope);
+
+impl Drop for CutOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.cut();
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => End::Closed,
+            _ => End::Io(error),
+        }
+    }
+}
+
+impl From<Malformed> for End {
+    fn from(error: Malformed) -> Self {
+        End::Malformed(error)
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Unreachable(error) | End::Io(error) => error.fmt(f),
+            End::Malformed(error) => error.fmt(f),
+            End::Refused(Refusal::AuthFailed) => {
+                f.write_str("the server refused: the token is wrong, or it has no service of this name")
+            }
+            End::Refused(Refusal::ServiceNotExist) => f.write_str("the server has no service of this name"),
+            End::Closed => f.write_str("closed by the server"),
+            End::Silent(time) => write!(f, "no heartbeat from the server for {} s", time.as_secs()),
+            End::TimedOut(what) => write!(f, "{what} took too long"),
+            End::TooManyRequests => {
+                write!(f, "the server asked for more than {MAX_QUEUED} data channels at once")
+            }
+        }
+    }
+}

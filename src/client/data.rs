@@ -1,0 +1,184 @@
+//! One data channel: dial, say whose it is, wait for a visitor, connect to the local service, relay.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Shared;
+use super::control::Limits;
+use crate::config::{ClientKind, ClientService};
+use crate::counters::Counters;
+use crate::relay::{Relay, Side, udp};
+use crate::tasks::Scope;
+use crate::transport::{Stream, tcp};
+use crate::wire::{DataCommand, Hello, SessionKey};
+
+/// The server must be reached within this time (protocol-v1.md, section 5.1).
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause between two attempts to reach the server.
+const DIAL_PAUSE: Duration = Duration::from_millis(250);
+
+/// The local service must answer within this time.
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request of the server, and all it takes to fulfil it.
+pub struct Channel {
+    /// The client.
+    pub shared: Arc<Shared>,
+    /// For which service.
+    pub service: Arc<ClientService>,
+    /// What the channel presents.
+    pub key: SessionKey,
+    /// Where the control channel is connected.
+    pub server: SocketAddr,
+    /// What the session's channels share.
+    pub limits: Arc<Limits>,
+}
+
+impl Channel {
+    /// Fulfils the request. Until a visitor comes the channel ends with its session.
+    pub async fn serve(self, session: Scope) {
+        // Boxed: the dial's future is large and short-lived, the relay's is small and may live for days.
+        let started = tokio::select! {
+            started = Box::pin(self.wait_for_visitor()) => started,
+            () = session.draining() => return,
+        };
+        let (stream, command) = match started {
+            Ok(Some(started)) => started,
+            // The server closed an idle channel: its right.
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(service = %self.service.name, server = %self.server, %error, "no data channel");
+                return;
+            }
+        };
+        drop(session);
+        let Channel { shared, service, .. } = self;
+        match (command, service.kind) {
+            (DataCommand::StartForwardTcp, ClientKind::Tcp) => serve_visitor(shared, service, stream).await,
+            (DataCommand::StartForwardUdp, ClientKind::Udp { prefer_ipv6 }) => {
+                serve_datagrams(shared, service, stream, prefer_ipv6).await;
+            }
+            (DataCommand::StartForwardTcp, ClientKind::Udp { .. }) => mismatch(&service, "tcp", "udp"),
+            (DataCommand::StartForwardUdp, ClientKind::Tcp) => mismatch(&service, "udp", "tcp"),
+        }
+    }
+
+    /// Dials, and waits for the server's first word; None if the server closed the channel instead.
+    async fn wait_for_visitor(&self) -> io::Result<Option<(Stream, DataCommand)>> {
+        let limits = &self.limits;
+        let closed = |_| io::Error::other("the session is over");
+        let _idle = limits.idle.acquire().await.map_err(closed)?;
+        let dial = limits.dials.acquire().await.map_err(closed)?;
+        limits.queued.fetch_sub(1, Ordering::Relaxed);
+        let mut stream = self.dial().await?;
+        drop(dial);
+        let mut command = [0; DataCommand::LEN];
+        match stream.read_exact(&mut command).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => {
+                tracing::debug!(service = %self.service.name, %error, "idle data channel lost");
+                return Ok(None);
+            }
+        }
+        let command = DataCommand::decode(&command)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(Some((stream, command)))
+    }
+
+    async fn dial(&self) -> io::Result<Stream> {
+        let deadline = Instant::now() + DIAL_TIMEOUT;
+        loop {
+            let attempt = async {
+                let mut stream = self.shared.connector.connect(&[self.server], self.service.nodelay).await?;
+                stream.write_all(&Hello::Data(self.key).encode()).await?;
+                stream.flush().await?;
+                Ok::<_, io::Error>(stream)
+            };
+            let error = match timeout_at(deadline, attempt).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => error,
+                Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the server cannot be reached in time"),
+            };
+            if Instant::now() + DIAL_PAUSE >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(service = %self.service.name, server = %self.server, %error, "cannot dial, trying again");
+            sleep(DIAL_PAUSE).await;
+        }
+    }
+}
+
+async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream: Stream) {
+    let since = Instant::now();
+    let server = stream.tcp().peer_addr().ok();
+    let local = match Box::pin(connect_local(&service)).await {
+        Ok(local) => local,
+        Err(error) => {
+            tracing::warn!(service = %service.name, local = %service.local_addr, %error, "local service unreachable");
+            // The visitor gets what it would get from the service itself: no connection.
+            stream.reset_on_drop();
+            return;
+        }
+    };
+    tcp::set_options(&local, &shared.config.tcp, service.nodelay);
+    Counters::add(&shared.counters.visitors, 1);
+    Counters::add(&shared.counters.relays, 1);
+    let mut relay = Relay::new(stream, local, Side::Client, since, shared.counters.clone());
+    let reason = tokio::select! {
+        reason = relay.run() => reason.to_string(),
+        () = shared.relays.cutting() => {
+            relay.cut();
+            "cut by the stop of this client".to_owned()
+        }
+    };
+    Counters::sub(&shared.counters.relays, 1);
+    tracing::info!(
+        target: "rathole::visitor",
+        service = %service.name,
+        peer = server.map(tracing::field::display),
+        up = relay.up(),
+        down = relay.down(),
+        ms = since.elapsed().as_millis() as u64,
+        reason,
+        "visitor ended"
+    );
+}
+
+async fn connect_local(service: &ClientService) -> io::Result<TcpStream> {
+    let connect = async { tcp::connect(&tcp::resolve(&service.local_addr).await?).await };
+    timeout_at(Instant::now() + LOCAL_TIMEOUT, connect)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")))
+}
+
+async fn serve_datagrams(
+    shared: Arc<Shared>,
+    service: Arc<ClientService>,
+    mut stream: Stream,
+    prefer_ipv6: bool,
+) {
+    let flows = shared.relays.child();
+    let ended = tokio::select! {
+        error = udp::serve_local(&mut stream, &service.local_addr, prefer_ipv6, &shared.counters, &flows) => error,
+        // Datagrams have no end to wait for.
+        () = shared.relays.draining() => io::Error::other("this client is stopping"),
+    };
+    flows.cut();
+    tracing::info!(service = %service.name, reason = %ended, "UDP data channel ended");
+}
+
+fn mismatch(service: &ClientService, server: &str, client: &str) {
+    tracing::error!(
+        service = %service.name,
+        "the server's service is of type {server}, this client's of type {client}: make both the same"
+    );
+}

@@ -1,0 +1,137 @@
+//! One UDP service: all its visitors share the data channel of the client that is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::control::Demand;
+use super::registry::{Event, SessionId};
+use crate::config::ServerService;
+use crate::counters::Counters;
+use crate::relay::udp::{Visitors, discard, serve_visitors};
+use crate::tasks::Scope;
+use crate::transport::Stream;
+use crate::wire::DataCommand;
+
+/// A client gives up on a data channel after 10 s (protocol-v1.md, section 5.1): then it is asked again.
+const REQUEST_LIFE: Duration = Duration::from_secs(10);
+
+/// Pause before a channel that has failed is asked for again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The first bytes of a channel fit into its socket's buffer.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A UDP service.
+pub struct UdpService {
+    /// Its configuration.
+    pub config: Arc<ServerService>,
+    /// Its sockets, one for each address.
+    pub sockets: Vec<Arc<UdpSocket>>,
+    /// The server's counters.
+    pub counters: Arc<Counters>,
+}
+
+/// The client that is there, and the channel it was asked for.
+struct Client {
+    session: SessionId,
+    demand: Arc<Demand>,
+    /// When to ask (again); None while its channel is in use.
+    ask_at: Option<Instant>,
+}
+
+impl UdpService {
+    /// Serves until the scope drains.
+    pub async fn run(self, mut events: mpsc::Receiver<Event>, scope: Scope) {
+        let mut visitors = Visitors::default();
+        let mut client: Option<Client> = None;
+        let mut channel: Option<Stream> = None;
+        loop {
+            let relay = self.relay(channel.take(), &mut visitors);
+            tokio::pin!(relay);
+            channel = loop {
+                let ask_at = client.as_ref().and_then(|client| client.ask_at);
+                tokio::select! {
+                    biased;
+                    () = scope.draining() => return,
+                    Some(event) = events.recv() => {
+                        if let Some(channel) = self.on_event(event, &mut client).await {
+                            break Some(channel);
+                        }
+                    }
+                    () = until(ask_at) => {
+                        if let Some(client) = &mut client {
+                            client.demand.add(1);
+                            client.ask_at = Some(Instant::now() + REQUEST_LIFE);
+                        }
+                    }
+                    ended = &mut relay => {
+                        tracing::info!(service = %self.config.name, reason = %ended, "UDP data channel ended");
+                        if let Some(client) = &mut client {
+                            client.ask_at = Some(Instant::now() + PAUSE);
+                        }
+                        break None;
+                    }
+                }
+            };
+        }
+    }
+
+    /// A channel, if one came that takes the place of the present one.
+    async fn on_event(&self, event: Event, client: &mut Option<Client>) -> Option<Stream> {
+        match event {
+            Event::ClientCame { session, demand, .. } => {
+                if client.as_ref().is_none_or(|current| current.session < session) {
+                    *client = Some(Client { session, demand, ask_at: Some(Instant::now()) });
+                }
+            }
+            // The channel, if it lives, goes on until it ends or another takes its place.
+            Event::ClientWent(session) => {
+                if client.as_ref().is_some_and(|current| current.session == session) {
+                    *client = None;
+                }
+            }
+            Event::Channel(session, stream) => match client {
+                Some(client) if client.session == session && client.ask_at.is_some() => {
+                    let started = start(stream).await?;
+                    client.ask_at = None;
+                    return Some(started);
+                }
+                _ => tracing::debug!(service = %self.config.name, "surplus UDP data channel closed"),
+            },
+            Event::Returned(_) => {}
+        }
+        None
+    }
+
+    /// Relays over the channel until it ends; without one, datagrams are discarded, so that none waits and grows old.
+    async fn relay(&self, channel: Option<Stream>, visitors: &mut Visitors) -> std::io::Error {
+        match channel {
+            Some(channel) => serve_visitors(channel, &self.sockets, visitors, &self.counters).await,
+            None => discard(&self.sockets, &self.counters).await,
+        }
+    }
+}
+
+/// Tells the client to begin; None if the channel was dead.
+async fn start(mut channel: Stream) -> Option<Stream> {
+    let started = timeout(START_TIMEOUT, async {
+        channel.write_all(&DataCommand::StartForwardUdp.encode()).await?;
+        channel.flush().await
+    });
+    match started.await {
+        Ok(Ok(())) => Some(channel),
+        _ => None,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
