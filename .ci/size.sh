@@ -5,7 +5,8 @@ cd "$(dirname "$0")/.."
 
 readonly BUDGET_BYTES=512000
 readonly BUDGET_RSS_KB=1000
-readonly MUSL="$(uname -m)-unknown-linux-musl"
+MUSL="$(uname -m)-unknown-linux-musl"
+readonly MUSL
 
 work=$(mktemp -d)
 client=

@@ -15,7 +15,8 @@ const LAYERS: [(&str, &[&str]); 5] = [
 ];
 
 /// Where `cfg(feature)` may stand: the architecture's list, as path prefixes.
-const FEATURES_IN: [&str; 8] = ["lib.rs", "main.rs", "cli", "log", "instance.rs", "config", "transport", "adhoc"];
+const FEATURES_IN: [&str; 8] =
+    ["lib.rs", "main.rs", "cli", "log", "instance.rs", "config", "transport", "adhoc"];
 
 /// One source file.
 struct Source {
@@ -146,7 +147,8 @@ fn imports_point_downward() {
 
 #[test]
 fn pure_code_is_pure() {
-    let impure = ["tokio::", "Instant::now", "SystemTime", "std::env", "std::fs", "std::net::Tcp", "std::net::Udp"];
+    let impure =
+        ["tokio::", "Instant::now", "SystemTime", "std::env", "std::fs", "std::net::Tcp", "std::net::Udp"];
     let pure = ["wire", "backoff.rs", "counters.rs", "server/pool.rs", "relay/flows.rs", "config/diff.rs"];
     let mut looked_at = 0;
     let mut wrong = Vec::new();
@@ -202,7 +204,9 @@ fn only_tasks_spawns() {
 
 #[test]
 fn this_test_sees() {
-    let code = code_only("use crate::{relay::{a, b}, wire}; // crate::cli\nlet s = \"crate::demo\"; crate::tasks::x();");
+    let code = code_only(
+        "use crate::{relay::{a, b}, wire}; // crate::cli\nlet s = \"crate::demo\"; crate::tasks::x();",
+    );
     assert_eq!(named_after(&code, "crate::"), ["relay", "wire", "tasks"]);
     assert!(layer_of("wire") < layer_of("relay") && layer_of("relay") < layer_of("server"));
 }

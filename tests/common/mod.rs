@@ -5,6 +5,7 @@
 //! - [`certs`], [`keys`]: TLS and Noise identities.
 //! - [`tunnel`]: configuration files, and a server and a client that were given them.
 //! - [`service`]: local services behind a tunnel. [`visitor`]: what visitors do and expect.
+//! - [`raw`]: the protocol by hand.
 //! - [`forward`]: SOCKS5 and HTTP CONNECT proxies.
 
 #![allow(dead_code)]
@@ -14,6 +15,7 @@ pub mod forward;
 pub mod keys;
 pub mod net;
 pub mod process;
+pub mod raw;
 pub mod service;
 pub mod tunnel;
 pub mod visitor;

@@ -79,20 +79,38 @@ pub fn wait(failure: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// The kind of timer on the connection between two IPv4 addresses, in the kernel's numbers: 1 retransmission,
+/// 2 keepalive. None: there is no such connection.
+pub fn timer(own: SocketAddr, other: SocketAddr) -> Option<u8> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let found = fields.next() == Some(&hex(own)) && fields.next() == Some(&hex(other));
+        let timer = fields.nth(2)?.split(':').next()?;
+        if found { u8::from_str_radix(timer, 16).ok() } else { None }
+    })
+}
+
 /// Looks into the kernel's socket table for a local address in a state.
 fn in_table(table: &str, address: SocketAddr, state: &str) -> bool {
-    let (suffix, host) = match address.ip() {
-        IpAddr::V4(ip) => ("", format!("{:08X}", u32::from_ne_bytes(ip.octets()))),
-        IpAddr::V6(ip) => {
-            let words = ip.octets();
-            let words = words.chunks(4).map(|w| u32::from_ne_bytes([w[0], w[1], w[2], w[3]]));
-            ("6", words.map(|w| format!("{w:08X}")).collect())
-        }
-    };
-    let local = format!("{host}:{:04X}", address.port());
+    let suffix = if address.is_ipv6() { "6" } else { "" };
+    let local = hex(address);
     let table = std::fs::read_to_string(format!("/proc/net/{table}{suffix}")).unwrap();
     table.lines().any(|line| {
         let mut fields = line.split_whitespace().skip(1);
         fields.next() == Some(&local) && fields.nth(1) == Some(state)
     })
+}
+
+/// An address as the kernel's tables write it.
+fn hex(address: SocketAddr) -> String {
+    let host = match address.ip() {
+        IpAddr::V4(ip) => format!("{:08X}", u32::from_ne_bytes(ip.octets())),
+        IpAddr::V6(ip) => {
+            let words = ip.octets();
+            let words = words.chunks(4).map(|w| u32::from_ne_bytes([w[0], w[1], w[2], w[3]]));
+            words.map(|w| format!("{w:08X}")).collect()
+        }
+    };
+    format!("{host}:{:04X}", address.port())
 }

@@ -133,6 +133,17 @@ impl UdpVisitor {
         panic!("a datagram of {} bytes did not come back", datagram.len());
     }
 
+    /// Sends a datagram whose answer, if any, is of no interest.
+    pub fn send(&self, datagram: &[u8]) {
+        // Refused: an earlier one was answered by an ICMP error.
+        let _ = self.socket.send(datagram);
+    }
+
+    /// Its own address.
+    pub fn addr(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+
     fn try_echo(&self, datagram: &[u8], patience: Duration) -> bool {
         // Refused: nobody listens (yet).
         if self.socket.send(datagram).is_err() {
