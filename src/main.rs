@@ -1,3 +1,22 @@
-//! The process: argv to exit code.
+//! The process: argv -> command -> configuration -> listeners -> run -> exit code.
+//!
+//! What it decides: what a command line asks for, and which exit code answers it. What it never does: carry a
+//! byte. stdout holds results only; log lines and errors go to stderr.
 
-fn main() {}
+mod adhoc;
+mod cli;
+#[cfg(all(feature = "cli", feature = "server", feature = "client", feature = "noise"))]
+mod demo;
+mod instance;
+mod log;
+#[cfg(all(panic = "abort", not(feature = "cli"), target_os = "linux"))]
+mod sys;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::parse() {
+        Ok(command) => cli::run(command).into(),
+        Err(stop) => stop.print().into(),
+    }
+}

@@ -5,7 +5,25 @@
 //! sandbox can refuse them. Meanings and defaults are those of rathole 0.5 (protocol-v1.md, section 4)
 //! but where `docs/config.md` says otherwise.
 
+mod check;
+mod clash;
+mod client;
+mod endpoint;
+pub mod files;
+mod hint;
+mod keys;
+mod load;
+mod noise;
+mod problem;
+mod proxy;
+#[cfg(feature = "cli")]
+pub mod schema;
 pub mod secret;
+mod server;
+mod service;
+mod shape;
+mod source;
+mod transport;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +31,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use files::{Files, NoFiles, SystemFiles};
+pub use load::{Loaded, Request, RoleChoice, load};
+pub use problem::{Problem, Report, Severity};
 pub use secret::Secret;
 
 /// A whole resolved configuration: at least one role is present.
@@ -55,6 +76,8 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
+            // An IPv6 address with the name of its interface.
+            Host::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
             host => write!(f, "{host}:{}", self.port),
         }
     }

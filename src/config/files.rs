@@ -1,0 +1,115 @@
+//! How a configuration reads files: through a trait, so that a test or a build sandbox can decide what there is.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// No file that a configuration consists of or names is larger (bytes).
+const LARGEST: u64 = 16 << 20;
+
+/// Files by name.
+pub trait Files {
+    /// All bytes of a file.
+    ///
+    /// # Errors
+    /// The file is absent, unreadable, a directory, or larger than 16 MiB.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The permission bits if they are known: for the warning on a secret that others may read.
+    fn mode(&self, path: &Path) -> Option<u32>;
+}
+
+/// The system's files. Relative paths start at the working directory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemFiles;
+
+impl Files for SystemFiles {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > LARGEST {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 16 MiB"));
+        }
+        Ok(bytes)
+    }
+
+    fn mode(&self, path: &Path) -> Option<u32> {
+        let metadata = std::fs::metadata(path).ok()?;
+        // A pipe or a device (`/dev/stdin`, `<(...)`) is no file that lies about.
+        metadata.is_file().then(|| metadata.permissions().mode())
+    }
+}
+
+/// For `check --static`: opens the files that were given (the configuration and its overlays) and nothing else.
+/// Whatever those name is refused, whoever asks.
+#[derive(Debug, Clone, Copy)]
+pub struct NoFiles<'a> {
+    main: &'a Path,
+    overlays: &'a [std::path::PathBuf],
+}
+
+impl<'a> NoFiles<'a> {
+    /// Only these may be opened.
+    pub fn but(main: &'a Path, overlays: &'a [std::path::PathBuf]) -> Self {
+        NoFiles { main, overlays }
+    }
+
+    fn given(&self, path: &Path) -> bool {
+        path == self.main || self.overlays.iter().any(|overlay| overlay == path)
+    }
+}
+
+impl Files for NoFiles<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if self.given(path) {
+            return SystemFiles.read(path);
+        }
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "not opened in a static check"))
+    }
+
+    fn mode(&self, path: &Path) -> Option<u32> {
+        if self.given(path) { SystemFiles.mode(path) } else { None }
+    }
+}
+
+/// The reason in a few words, without the system's number.
+pub(super) fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endless_file_is_refused() {
+        assert_eq!(SystemFiles.read(Path::new("/dev/zero")).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_directory_and_an_absent_file_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(reason(&SystemFiles.read(directory.path()).unwrap_err()), "it is a directory");
+        let absent = directory.path().join("absent");
+        assert_eq!(reason(&SystemFiles.read(&absent).unwrap_err()), "there is no such file");
+        assert_eq!(SystemFiles.mode(&absent), None);
+    }
+
+    #[test]
+    fn a_static_check_opens_only_what_was_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let (main, other) = (directory.path().join("main"), directory.path().join("other"));
+        std::fs::write(&main, "a").unwrap();
+        std::fs::write(&other, "b").unwrap();
+        let files = NoFiles::but(&main, &[]);
+        assert_eq!(files.read(&main).unwrap(), b"a");
+        assert!(files.read(&other).is_err());
+        assert_eq!(files.mode(&other), None);
+    }
+}

@@ -1,0 +1,262 @@
+//! From files to a [`Config`]: reads, lays overlays over it, checks, resolves.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::check::{self, Check, Section, quoted};
+use super::files::{self, Files};
+use super::keys;
+use super::problem::{Problem, Report, Severity};
+use super::source::{self, Node, Place, Source, Value};
+use super::{Config, client, server, shape};
+
+/// Which half of a configuration is to be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleChoice {
+    /// The half that is there; both if both are.
+    Auto,
+    /// The server, whatever else is there.
+    Server,
+    /// The client, whatever else is there.
+    Client,
+}
+
+/// What to load.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The configuration.
+    pub main: &'a Path,
+    /// Files laid over it, the last one on top.
+    pub overlays: &'a [PathBuf],
+    /// What is to be run.
+    pub role: RoleChoice,
+    /// Where files come from.
+    pub files: &'a dyn Files,
+    /// Open only the files above, none that they name; an overlay that cannot be read is then no error, and what
+    /// it might supply is a warning.
+    pub static_only: bool,
+}
+
+/// A configuration that can be used.
+///
+/// After a static check it cannot: secrets and certificates from files are empty in it, and a half that
+/// an absent overlay should complete is None.
+pub struct Loaded {
+    /// What was resolved.
+    pub config: Config,
+    /// The warnings.
+    pub report: Report,
+    sources: Vec<Source>,
+    root: Node,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("config", &self.config)
+            .field("report", &self.report)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Loads a configuration.
+///
+/// # Errors
+/// All errors of all files, with the warnings.
+pub fn load(request: &Request<'_>) -> Result<Loaded, Report> {
+    let mut check = Check::new(request.files, request.static_only);
+    let Some(root) = read_all(&mut check, request) else { return Err(check.finish().0) };
+    let top = Section { parent: None, name: "", node: &root, table: &keys::ROOT };
+    shape::check(&mut check, &top);
+    let halves = [top.child("server"), top.child("client")];
+    let run = roles(&mut check, &top, request.role);
+    let server = halves[0].as_ref().and_then(|half| server::resolve(&mut check, half, run[0]));
+    let client = halves[1].as_ref().and_then(|half| client::resolve(&mut check, half, run[1]));
+    heartbeats(&mut check, &halves, run);
+    exposed_secrets(&mut check, &top);
+    let (report, sources) = check.finish();
+    if report.has_errors() {
+        return Err(report);
+    }
+    Ok(Loaded { config: Config { server, client }, report, sources, root })
+}
+
+impl Loaded {
+    /// A later problem (a transport's [`SettingError`](crate::transport::SettingError), an address that cannot be
+    /// bound) at the place of its key, for example `server.services.ssh.bind_addr`; if the key is absent, at the
+    /// nearest table around it.
+    pub fn problem(&self, severity: Severity, key: &str, message: String) -> Problem {
+        let (mut node, mut rest, mut at) = (&self.root, key, self.root.key);
+        while let Value::Table(entries) = &node.value {
+            // A service's name may have dots in it, quoted or not: the longest match is meant.
+            let part = |name: &str| {
+                let quoted = quoted(name);
+                [name, &quoted].into_iter().find_map(|written| {
+                    let after = rest.strip_prefix(written)?;
+                    (after.is_empty() || after.starts_with('.')).then_some(after)
+                })
+            };
+            let found = entries.iter().filter_map(|(name, node)| Some((part(name)?, node)));
+            let Some((after, inner)) = found.min_by_key(|(after, _)| after.len()) else { break };
+            (node, rest) = (inner, after.strip_prefix('.').unwrap_or(after));
+            at = if after.is_empty() && !matches!(node.value, Value::Table(_)) { node.at } else { node.key };
+            if after.is_empty() {
+                break;
+            }
+        }
+        check::place(&self.sources, severity, at, key.to_owned(), message, String::new())
+    }
+}
+
+/// The tree of all files. None: an error was noted, and there is nothing to check.
+fn read_all(check: &mut Check<'_>, request: &Request<'_>) -> Option<Node> {
+    let mut root = read(check, 0, request.main, request.static_only);
+    for (n, name) in request.overlays.iter().enumerate() {
+        match (&mut root, read(check, n + 1, name, request.static_only)) {
+            (Some(root), Some(over)) => source::overlay(root, over),
+            (_, None) => check.incomplete = true,
+            (None, Some(_)) => {}
+        }
+    }
+    root
+}
+
+/// The tree of one file. None: a problem was noted.
+fn read(check: &mut Check<'_>, file: usize, name: &Path, static_only: bool) -> Option<Node> {
+    let mut text = String::new();
+    let mut fault = None;
+    match check.files.read(name) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(valid) => text = valid,
+            Err(error) => {
+                let bytes = zeroize::Zeroizing::new(error.into_bytes());
+                let at = bytes.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len());
+                fault =
+                    Some((Severity::Error, format!("this is no text file: byte {} is not UTF-8", at + 1)));
+            }
+        },
+        Err(error) => {
+            let spared = static_only && file > 0;
+            let severity = if spared { Severity::Warning } else { Severity::Error };
+            fault = Some((severity, ["cannot read this file: ", &files::reason(&error)].concat()));
+        }
+    }
+    check.sources.push(Source::new(name.to_owned(), text));
+    if let Some((severity, message)) = fault {
+        check.file_problem(severity, file, name, &message);
+        return None;
+    }
+    match check.sources[file].parse(file) {
+        Ok(root) => Some(root),
+        Err(errors) => {
+            for error in errors {
+                check.error(Place { file, offset: error.offset }, String::new(), &error.message, "");
+            }
+            None
+        }
+    }
+}
+
+/// Which halves are run: server, client.
+fn roles(check: &mut Check<'_>, top: &Section<'_>, choice: RoleChoice) -> [bool; 2] {
+    let names = ["server", "client"];
+    let present = names.map(|name| top.get(name).is_some());
+    if present == [false; 2] {
+        let message = "there is neither a table [server] nor a table [client]";
+        check.missing(top.node.key, String::new(), message, "one of them is needed");
+        return present;
+    }
+    let run = match choice {
+        RoleChoice::Auto => present,
+        RoleChoice::Server => [true, false],
+        RoleChoice::Client => [false, true],
+    };
+    for (n, name) in names.into_iter().enumerate().filter(|(n, _)| run[*n]) {
+        if !present[n] {
+            let message = ["there is no table [", name, "], but the ", name, " is to be run"].concat();
+            let help = ["this file has only [", names[1 - n], "]"].concat();
+            check.missing(top.node.key, name.to_owned(), &message, &help);
+        } else {
+            let built = [cfg!(feature = "server"), cfg!(feature = "client")];
+            let at = top.get(name).map_or(top.node.key, |node| node.key);
+            check.built_with(built[n], name, at, name.to_owned());
+        }
+    }
+    run
+}
+
+/// Warns if a client gives up a control channel before the server's heartbeat can come.
+fn heartbeats(check: &mut Check<'_>, [server, client]: &[Option<Section<'_>>; 2], run: [bool; 2]) {
+    let Some(client) = client else { return };
+    let key = "heartbeat_timeout";
+    let timeout = client.seconds(key).unwrap_or(0);
+    let interval = match server {
+        Some(server) => server.seconds("heartbeat_interval"),
+        None => keys::SERVER.key("heartbeat_interval").and_then(keys::Key::default_seconds),
+    };
+    let interval = interval.unwrap_or(0);
+    // 0 turns either off.
+    if run == [false; 2] || timeout == 0 || (interval != 0 && timeout > interval) {
+        return;
+    }
+    let (whose, help) = match (server.is_some(), interval) {
+        (true, 0) => {
+            ("the server sends no heartbeats: its heartbeat_interval is 0".to_owned(), "0 turns it off")
+        }
+        (true, n) => {
+            (format!("not above the server's heartbeat_interval, {n}"), "a few seconds more than that")
+        }
+        (false, n) => (
+            format!("not above {n}, a server's usual heartbeat_interval"),
+            "a few seconds more than the server's",
+        ),
+    };
+    let message = [&whose, ": an idle connection would be given up and made anew again and again"].concat();
+    check.warn(client.place(key), client.path(key), &message, help);
+}
+
+/// Warns of each file that holds a secret and that other users may read.
+fn exposed_secrets(check: &mut Check<'_>, top: &Section<'_>) {
+    let mut seen: Vec<Option<(Place, String)>> = check.sources.iter().map(|_| None).collect();
+    find_secrets(top, &mut seen);
+    for (at, path) in seen.into_iter().flatten() {
+        let name = check.sources[at.file].name.clone();
+        if check.files.mode(&name).is_some_and(check::others_may_read) {
+            let message = "a secret in a file that other users may read";
+            check.warn(
+                at,
+                path,
+                message,
+                "chmod 600, or keep the secret in a file of its own or in an overlay",
+            );
+        }
+    }
+}
+
+/// The first secret of each file.
+fn find_secrets(section: &Section<'_>, seen: &mut [Option<(Place, String)>]) {
+    for key in section.table.keys {
+        let Some(node) = section.get(key.name) else { continue };
+        let holds = match (key.kind, &node.value) {
+            (keys::Kind::Secret, Value::Text(text)) => !text.is_empty(),
+            (keys::Kind::Url, Value::Text(url)) => url.contains('@'),
+            (keys::Kind::Table(_), _) => {
+                if let Some(inner) = section.child(key.name) {
+                    find_secrets(&inner, seen);
+                }
+                false
+            }
+            (keys::Kind::Services(_), _) => {
+                if let Some(services) = section.child(key.name) {
+                    services.children().for_each(|service| find_secrets(&service, seen));
+                }
+                false
+            }
+            _ => false,
+        };
+        let Some(first) = seen.get_mut(node.at.file).filter(|_| holds) else { continue };
+        if first.as_ref().is_none_or(|(at, _)| node.at < *at) {
+            *first = Some((node.at, section.path(key.name)));
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! TOML text as a tree whose every node knows its file and place, so that files can be laid over one another.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::PathBuf;
+
+use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
+
+/// Tables deeper than this are not looked into: no known key lies so deep.
+const DEEPEST: usize = 16;
+
+/// More syntax errors of one file are not worth reading: they follow from the first.
+const MOST_SYNTAX_ERRORS: usize = 10;
+
+/// A file of the configuration.
+pub(super) struct Source {
+    pub(super) name: PathBuf,
+    text: Zeroizing<String>,
+    /// Offset of each line's first byte.
+    lines: Vec<usize>,
+}
+
+/// A byte in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Which of the sources, in the order given.
+    pub(super) file: usize,
+    pub(super) offset: usize,
+}
+
+/// A value, and where it stands.
+pub(super) struct Node {
+    /// Where its key is.
+    pub(super) key: Place,
+    /// Where the value is.
+    pub(super) at: Place,
+    pub(super) value: Value,
+}
+
+pub(super) enum Value {
+    Table(BTreeMap<String, Node>),
+    Text(Zeroizing<String>),
+    /// 0 to 2^63-1.
+    Integer(u64),
+    Flag(bool),
+    /// What no key takes, in words.
+    Other(&'static str),
+}
+
+impl Value {
+    /// In words, for "found ...".
+    pub(super) fn found(&self) -> &'static str {
+        match self {
+            Value::Table(_) => "a table",
+            Value::Text(_) => "a string",
+            Value::Integer(_) => "a number",
+            Value::Flag(_) => "a boolean",
+            Value::Other(what) => what,
+        }
+    }
+}
+
+/// Why a text is no TOML.
+pub(super) struct SyntaxError {
+    pub(super) offset: usize,
+    pub(super) message: String,
+}
+
+impl Source {
+    pub(super) fn new(name: PathBuf, text: String) -> Self {
+        let text = Zeroizing::new(text);
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(newlines).collect();
+        Source { name, text, lines }
+    }
+
+    /// Line and column of a byte, both from 1, the column in characters.
+    pub(super) fn position(&self, offset: usize) -> (u32, u32) {
+        let line = self.lines.partition_point(|start| *start <= offset).max(1);
+        let before = self.text.get(self.lines[line - 1]..offset).unwrap_or_default();
+        let column = before.trim_start_matches('\u{feff}').chars().count() + 1;
+        (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+    }
+
+    /// The tree, or every syntax error. The errors hold no text of the file.
+    pub(super) fn parse(&self, file: usize) -> Result<Node, Vec<SyntaxError>> {
+        if let Some(offset) = self.text.find('\0') {
+            return Err(vec![SyntaxError { offset, message: "this is no text file".to_owned() }]);
+        }
+        let (table, mut errors) = DeTable::parse_recoverable(&self.text);
+        if errors.is_empty() {
+            let start = Place { file, offset: 0 };
+            return Ok(Node { key: start, at: start, value: tree(table.get_ref(), file, 0) });
+        }
+        let start = |error: &toml::de::Error| error.span().map_or(self.text.len(), |span| span.start);
+        errors.sort_by_key(start);
+        let mut found: Vec<SyntaxError> = Vec::new();
+        let mut last_line = 0;
+        for error in errors {
+            let offset = start(&error);
+            let (line, _) = self.position(offset);
+            // A second error in the same line follows from the first.
+            if line != last_line && found.len() < MOST_SYNTAX_ERRORS {
+                found.push(SyntaxError { offset, message: error.message().to_owned() });
+            }
+            last_line = line;
+        }
+        Err(found)
+    }
+}
+
+fn tree(table: &DeTable<'_>, file: usize, depth: usize) -> Value {
+    if depth > DEEPEST {
+        return Value::Other("a table nested too deep");
+    }
+    let mut entries = BTreeMap::new();
+    for (key, value) in table.iter() {
+        let node = Node {
+            key: Place { file, offset: key.span().start },
+            at: Place { file, offset: value.span().start },
+            value: match value.get_ref() {
+                DeValue::Table(inner) => tree(inner, file, depth + 1),
+                DeValue::String(text) => Value::Text(Zeroizing::new(text.as_ref().to_owned())),
+                DeValue::Boolean(flag) => Value::Flag(*flag),
+                DeValue::Integer(digits) => integer(digits.as_str(), digits.radix()),
+                DeValue::Float(_) => Value::Other("a number with a fraction"),
+                DeValue::Datetime(_) => Value::Other("a date or time"),
+                DeValue::Array(_) => Value::Other("an array"),
+            },
+        };
+        entries.insert(key.get_ref().as_ref().to_owned(), node);
+    }
+    Value::Table(entries)
+}
+
+fn integer(digits: &str, radix: u32) -> Value {
+    if digits.starts_with('-') && digits != "-0" {
+        return Value::Other("a negative number");
+    }
+    match i64::from_str_radix(digits, radix) {
+        Ok(number) => Value::Integer(number.unsigned_abs()),
+        Err(_) => Value::Other("a number above 9223372036854775807"),
+    }
+}
+
+/// Lays one tree over another: tables are merged, anything else is replaced.
+pub(super) fn overlay(base: &mut Node, over: Node) {
+    match (&mut base.value, over.value) {
+        (Value::Table(below), Value::Table(above)) => {
+            for (name, node) in above {
+                match below.entry(name) {
+                    Entry::Occupied(mut entry) => overlay(entry.get_mut(), node),
+                    Entry::Vacant(entry) => {
+                        entry.insert(node);
+                    }
+                }
+            }
+        }
+        (_, value) => *base = Node { value, ..over },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::new("a.toml".into(), text.to_owned())
+    }
+
+    fn root(text: &str, file: usize) -> Node {
+        source(text).parse(file).unwrap_or_else(|errors| panic!("{}", errors[0].message))
+    }
+
+    fn at<'a>(node: &'a Node, key: &str) -> &'a Node {
+        let Value::Table(entries) = &node.value else { panic!("{key} is not in a table") };
+        &entries[key]
+    }
+
+    #[test]
+    fn a_column_is_counted_in_characters() {
+        let text = "\u{feff}# eins\n\"schlüssel\" = 1\r\nb = 2\n";
+        let (source, root) = (source(text), root(text, 0));
+        assert_eq!(source.position(at(&root, "schlüssel").at.offset), (2, 15));
+        assert_eq!(source.position(at(&root, "b").key.offset), (3, 1));
+        assert_eq!(source.position(text.len()), (4, 1));
+        let first = "\u{feff}a = 1";
+        assert_eq!(self::source(first).position(at(&self::root(first, 0), "a").key.offset), (1, 1));
+    }
+
+    #[test]
+    fn an_overlay_wins_value_by_value_and_keeps_its_own_place() {
+        let mut base = root("[a]\nx = 1\ny = 2\n", 0);
+        overlay(&mut base, root("[a]\ny = 3\n[b]\nz = 4\n", 1));
+        let a = at(&base, "a");
+        assert!(matches!(at(a, "x"), Node { value: Value::Integer(1), at: Place { file: 0, .. }, .. }));
+        assert!(matches!(at(a, "y"), Node { value: Value::Integer(3), at: Place { file: 1, .. }, .. }));
+        assert!(matches!(at(at(&base, "b"), "z"), Node { value: Value::Integer(4), .. }));
+    }
+
+    #[test]
+    fn integers_end_where_upstream_ends_them() {
+        for (text, expected) in
+            [("0", 0), ("9223372036854775807", i64::MAX as u64), ("0x1F", 31), ("1_000", 1000)]
+        {
+            let root = root(&format!("a = {text}"), 0);
+            assert!(matches!(at(&root, "a").value, Value::Integer(n) if n == expected), "{text}");
+        }
+        for text in ["-1", "9223372036854775808", "1.5", "99999999999999999999999999"] {
+            assert!(matches!(at(&root(&format!("a = {text}"), 0), "a").value, Value::Other(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn hostile_depth_is_an_error_and_not_a_crash() {
+        for text in [
+            format!("{}x = 1", "a.".repeat(200_000)),
+            format!("[{}x]", "a.".repeat(200_000)),
+            format!("a = {}", "[".repeat(200_000)),
+            format!("a = {}", "{b=".repeat(200_000)),
+            format!("a = {{ {}x = 1 }}", "a.".repeat(200_000)),
+            format!("\"a\".{}x = 1", "a.".repeat(200_000)),
+        ] {
+            assert!(source(&text).parse(0).is_err(), "{}", &text[..20]);
+        }
+    }
+
+    #[test]
+    fn every_syntax_error_is_told_once() {
+        let errors = source("a = \nb = 1\nc = = 3\n").parse(0).err().unwrap();
+        let source = source("a = \nb = 1\nc = = 3\n");
+        let lines: Vec<_> = errors.iter().map(|error| source.position(error.offset).0).collect();
+        assert_eq!(lines, [1, 3]);
+    }
+}
