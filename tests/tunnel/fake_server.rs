@@ -15,14 +15,14 @@ fn nonce() -> [u8; 32] {
     std::array::from_fn(|i| i as u8)
 }
 
-/// A client with one service, and its server.
-fn client(service: Service, lines: &str) -> (FakeServer, Process) {
+/// A client with one service, its server, and its files.
+fn client(service: Service, lines: &str) -> (FakeServer, Process, Plan) {
     let mut plan = Plan::new(Link::tcp(), vec![service]);
     plan.client_token = TOKEN.to_owned();
     plan.client_lines = format!("{lines}retry_interval = 1\n");
     let server = FakeServer::listen(plan.server_addr);
     let client = plan.start_client(Build::Ours);
-    (server, client)
+    (server, client, plan)
 }
 
 /// The client has come back and does its work: a visitor by hand.
@@ -43,7 +43,7 @@ fn serve_one(server: &FakeServer, control: &TcpStream, key: &[u8; 32]) {
 #[test]
 fn golden_bytes_tcp() {
     let local = Local::echo();
-    let (server, _client) = client(Service::tcp("svc-tcp", local.addr), "");
+    let (server, _client, _plan) = client(Service::tcp("svc-tcp", local.addr), "");
     let control = server.accept();
     // A1, A2, A3, A4, A6, A7, A8, as they stand in the vectors.
     assert_eq!(
@@ -72,7 +72,7 @@ fn golden_bytes_tcp() {
 #[test]
 fn golden_bytes_udp() {
     let local = Local::udp_echo();
-    let (server, _client) = client(Service::udp("svc-udp", local.addr), "");
+    let (server, _client, _plan) = client(Service::udp("svc-udp", local.addr), "");
     let control = server.accept();
     assert_eq!(
         take::<37>(&control)[..],
@@ -115,7 +115,7 @@ fn golden_bytes_udp() {
 #[test]
 fn wrong_hellos_and_verdicts_are_survived_and_told() {
     let local = Local::echo();
-    let (server, client) = client(Service::tcp("svc-tcp", local.addr), "");
+    let (server, client, _plan) = client(Service::tcp("svc-tcp", local.addr), "");
     let wrong: [(&str, Vec<u8>); 6] = [
         ("version 2", hello(0, 2, &[1; 32])),
         ("version 0", hello(0, 0, &[1; 32])),
@@ -149,7 +149,7 @@ fn wrong_hellos_and_verdicts_are_survived_and_told() {
 #[test]
 fn an_unknown_command_ends_the_channel() {
     let local = Local::echo();
-    let (server, _client) = client(Service::tcp("svc-tcp", local.addr), "");
+    let (server, _client, _plan) = client(Service::tcp("svc-tcp", local.addr), "");
     for command in [[2, 0, 0, 0], [0, 0, 0, 1], [0xff; 4]] {
         let (control, _) = server.accept_control("svc-tcp", TOKEN, nonce());
         put(&control, &command);
@@ -168,7 +168,7 @@ fn an_unknown_command_ends_the_channel() {
 #[test]
 fn silence_has_an_end_everywhere() {
     let local = Local::echo();
-    let (server, client) =
+    let (server, client, _plan) =
         client(Service::tcp("svc-tcp", local.addr), "handshake_timeout = 1\nheartbeat_timeout = 1\n");
     // Before the server's hello.
     let silent = server.accept();
@@ -193,7 +193,7 @@ fn silence_has_an_end_everywhere() {
 #[test]
 fn a_flood_of_requests() {
     let local = Local::echo();
-    let (server, mut client) = client(Service::tcp("svc-tcp", local.addr), "");
+    let (server, mut client, _plan) = client(Service::tcp("svc-tcp", local.addr), "");
     let (control, _) = server.accept_control("svc-tcp", TOKEN, nonce());
     let mut flood = &control;
     let _ = std::io::Write::write_all(&mut flood, &ZERO.repeat(100_000));
@@ -228,7 +228,7 @@ fn sockets_of(process: u32) -> usize {
 #[test]
 fn malformed_datagrams_end_their_channel_only() {
     let local = Local::udp_echo();
-    let (server, _client) = client(Service::udp("svc-udp", local.addr), "");
+    let (server, _client, _plan) = client(Service::udp("svc-udp", local.addr), "");
     let (control, key) = server.accept_control("svc-udp", TOKEN, nonce());
     for bad in [&[0u8][..], &[11; 12], &[12, 2, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]] {
         let data = server.data(&control, &key);
@@ -247,7 +247,7 @@ fn malformed_datagrams_end_their_channel_only() {
 #[test]
 fn a_flood_of_udp_visitors() {
     let local = Local::udp_echo();
-    let (server, mut client) = client(Service::udp("svc-udp", local.addr), "");
+    let (server, mut client, _plan) = client(Service::udp("svc-udp", local.addr), "");
     let (control, key) = server.accept_control("svc-udp", TOKEN, nonce());
     let data = server.data(&control, &key);
     put(&data, &ONE);
