@@ -72,3 +72,71 @@ impl Header {
         Ok(Some((Header { visitor, len: u16::from_le_bytes([*l0, *l1]) }, end)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame header with `announced` bytes, of a family, its address and port and length where they belong, the
+    /// rest filled.
+    fn header(announced: u8, family: u32) -> Vec<u8> {
+        let mut bytes = vec![0xAA; 1 + usize::from(announced)];
+        bytes[0] = announced;
+        let good: Vec<u8> = match family {
+            0 => [&family.to_le_bytes()[..], &[192, 0, 2, 7], &[0x34, 0x12], &[5, 0]].concat(),
+            _ => [&family.to_le_bytes()[..], &[0x20; 16], &[0x34, 0x12], &[5, 0]].concat(),
+        };
+        let fits = good.len().min(usize::from(announced));
+        bytes[1..1 + fits].copy_from_slice(&good[..fits]);
+        bytes
+    }
+
+    #[test]
+    fn every_header_length() {
+        let visitor4 = "192.0.2.7:4660".parse().unwrap();
+        let visitor6 = SocketAddr::new([0x20; 16].into(), 4660);
+        for (family, least, visitor) in [(0, 12, visitor4), (1, 24, visitor6)] {
+            for announced in 0..=255u8 {
+                let bytes = header(announced, family);
+                let decoded = Header::decode(&bytes);
+                if announced < least {
+                    assert!(decoded.is_err(), "family {family}, {announced} bytes: {decoded:?}");
+                } else {
+                    let end = 1 + usize::from(announced);
+                    assert_eq!(decoded, Ok(Some((Header { visitor, len: 5 }, end))), "{announced}");
+                    // The payload that follows changes nothing.
+                    let longer = [&bytes[..], b"hello, and another frame"].concat();
+                    assert_eq!(Header::decode(&longer), decoded);
+                }
+                // A header that has not come whole is never judged wrong for what is missing, nor accepted.
+                for end in 0..bytes.len() {
+                    match Header::decode(&bytes[..end]) {
+                        Ok(None) => {}
+                        Err(_) if announced < least => {}
+                        other => panic!("{end} of {announced} bytes, family {family}: {other:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_families() {
+        for family in [2u32, 3, 256, 1 << 16, 0x0100_0001, u32::MAX] {
+            for announced in 0..=255u8 {
+                assert!(Header::decode(&header(announced, family)).is_err(), "family {family}, {announced}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_length_and_port_survives() {
+        for ip in ["192.0.2.7", "2001:db8::1:2", "::ffff:192.0.2.7", "0.0.0.0", "::"] {
+            for n in (0..=u16::MAX).step_by(251).chain([255, 256, u16::MAX]) {
+                let sent = Header { visitor: SocketAddr::new(ip.parse().unwrap(), n), len: n.swap_bytes() };
+                let (bytes, used) = sent.encode();
+                assert_eq!(Header::decode(&bytes[..used]), Ok(Some((sent, used))));
+            }
+        }
+    }
+}

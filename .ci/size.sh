@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The router build: at most 512,000 bytes, as a static musl binary, too, and less than 1 MB of memory when idle.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly BUDGET_BYTES=512000
+readonly BUDGET_RSS_KB=1000
+MUSL="$(uname -m)-unknown-linux-musl"
+readonly MUSL
+
+work=$(mktemp -d)
+client=
+cleanup() {
+    [ -z "$client" ] || kill "$client" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+build() {
+    cargo build --locked --quiet --profile minimal --no-default-features --features client "$@"
+}
+
+weigh() {
+    size=$(stat -c %s "$2")
+    echo "$1: $size bytes of $BUDGET_BYTES"
+    [ "$size" -le "$BUDGET_BYTES" ] || { echo "$1 is too big"; exit 1; }
+}
+
+build
+weigh "minimal client, $(rustc -vV | sed -n 's/^host: //p')" target/minimal/rathole
+
+if command -v rustup >/dev/null; then
+    rustup --quiet target add "$MUSL"
+fi
+build --target "$MUSL"
+weigh "minimal client, $MUSL" "target/$MUSL/minimal/rathole"
+
+# Idle: nobody listens on the port, so it tries again and again.
+cat >"$work/client.toml" <<'TOML'
+[client]
+remote_addr = "127.0.0.1:9"
+default_token = "a-token-of-the-size-check-1f8c"
+[client.services.ssh]
+local_addr = "127.0.0.1:22"
+TOML
+chmod 600 "$work/client.toml"
+"target/$MUSL/minimal/rathole" client "$work/client.toml" </dev/null >"$work/log" 2>&1 &
+client=$!
+for _ in $(seq 100); do
+    # It has begun when it has told of its first failed attempt.
+    grep -q "127.0.0.1:9" "$work/log" && break
+    kill -0 "$client" 2>/dev/null || break
+    sleep 0.1
+done
+if ! grep -q "127.0.0.1:9" "$work/log" || ! kill -0 "$client" 2>/dev/null; then
+    echo "the minimal client does not run:"
+    cat "$work/log"
+    exit 1
+fi
+rss=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$client/status")
+echo "minimal client, $MUSL, idle: $rss kB resident of $BUDGET_RSS_KB"
+[ "$rss" -lt "$BUDGET_RSS_KB" ] || { echo "that is too much"; exit 1; }

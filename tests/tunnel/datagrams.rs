@@ -1,0 +1,98 @@
+//! UDP services.
+
+use std::net::{Ipv6Addr, UdpSocket};
+use std::time::Duration;
+
+use super::common::net;
+use super::common::service::Local;
+use super::common::tunnel::{Link, Plan, Service};
+use super::common::visitor::{UdpVisitor, random};
+use super::{Links, start};
+
+/// From nothing to all that UDP over IPv4 can carry.
+const SIZES: [usize; 11] = [0, 1, 2, 100, 1472, 2048, 2049, 9000, 16_384, 60_000, 65_507];
+
+#[test]
+fn datagrams_of_every_size_over_every_transport() {
+    Links::new().each(|link| {
+        let local = Local::udp_echo();
+        let plan = Plan::new(link.clone(), vec![Service::udp("udp", local.addr)]);
+        let _running = start(&plan);
+        let visitors = plan.services[0].visitors;
+        std::thread::scope(|scope| {
+            for seed in 0..3 {
+                scope.spawn(move || {
+                    let mut visitor = UdpVisitor::new(visitors);
+                    visitor.wait_served();
+                    for size in SIZES {
+                        visitor.echo(&random(seed * 100_000 + size as u64, size));
+                    }
+                    visitor.expect_silence(Duration::from_millis(100));
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn many_visitors_do_not_mix() {
+    let local = Local::udp_echo();
+    let plan = Plan::new(Link::tcp(), vec![Service::udp("udp", local.addr)]);
+    let _running = start(&plan);
+    let mut visitors: Vec<_> = (0..200).map(|_| UdpVisitor::new(plan.services[0].visitors)).collect();
+    visitors[0].wait_served();
+    for round in 0..3 {
+        for (i, visitor) in visitors.iter_mut().enumerate() {
+            visitor.echo(format!("visitor {i}, round {round}").as_bytes());
+        }
+    }
+    let lost: usize = visitors.iter().map(|visitor| visitor.lost).sum();
+    assert!(lost <= 3, "{lost} of 600 datagrams on an idle loopback were lost");
+}
+
+#[test]
+fn ipv6_on_either_side() {
+    if !net::has_ipv6() {
+        return super::common::announce("SKIPPED tunnel::datagrams::ipv6_on_either_side: no ::1 here");
+    }
+    let local6 = Local::udp_echo_on(UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap());
+    let local4 = Local::udp_echo();
+    let mut six = Service::udp("six", local6.addr);
+    six.visitors = net::address_on(Ipv6Addr::LOCALHOST.into());
+    let mut mixed = Service::udp("mixed", local4.addr);
+    mixed.visitors = net::address_on(Ipv6Addr::UNSPECIFIED.into());
+    let plan = Plan::new(Link::tcp(), vec![six, mixed]);
+    let _running = start(&plan);
+    let mixed_port = plan.services[1].visitors.port();
+    for addr in [
+        plan.services[0].visitors,
+        ([127, 0, 0, 1], mixed_port).into(),
+        (Ipv6Addr::LOCALHOST, mixed_port).into(),
+    ] {
+        let mut visitor = UdpVisitor::new(addr);
+        visitor.wait_served();
+        for size in SIZES {
+            visitor.echo(&random(size as u64, size));
+        }
+    }
+}
+
+/// The local service is down, then it comes: the same visitor is served (upstream: never again, D7).
+#[test]
+fn a_visitor_survives_a_local_service_that_was_down() {
+    let reserved = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = reserved.local_addr().unwrap();
+    drop(reserved);
+    let other = Local::udp_echo();
+    let plan = Plan::new(Link::tcp(), vec![Service::udp("late", addr), Service::udp("other", other.addr)]);
+    let _running = start(&plan);
+    let mut witness = UdpVisitor::new(plan.services[1].visitors);
+    witness.wait_served();
+    let mut visitor = UdpVisitor::new(plan.services[0].visitors);
+    for _ in 0..50 {
+        visitor.send(b"is anybody there?");
+        witness.echo(b"another service is not disturbed");
+    }
+    let _local = Local::udp_echo_on(UdpSocket::bind(addr).unwrap());
+    visitor.wait_served();
+}

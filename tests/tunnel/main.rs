@@ -1,0 +1,72 @@
+//! A server and a client of ours, end to end: real processes, real sockets, every transport.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod datagrams;
+mod fake_client;
+mod fake_server;
+mod hostile;
+mod listeners;
+mod proxy_header;
+mod restart;
+mod roles;
+mod stop;
+mod streams;
+
+use std::path::PathBuf;
+
+use common::certs::{Certs, KeyKind};
+use common::keys::KeyPair;
+use common::process::Process;
+use common::tunnel::{Build, Link, Plan};
+
+/// Starts both of ours.
+fn start(plan: &Plan) -> (Process, Process) {
+    plan.start(Build::Ours, Build::Ours)
+}
+
+/// A link of each kind; the certificates live as long as this.
+struct Links {
+    all: Vec<Link>,
+    _certs: Vec<Certs>,
+}
+
+impl Links {
+    fn new() -> Self {
+        let (ec, rsa) = (Certs::new(KeyKind::Ec), Certs::new(KeyKind::Rsa));
+        let program: PathBuf = Build::Ours.program();
+        let (server, client) = (KeyPair::from(&program), KeyPair::from(&program));
+        let noise = |pattern| Link::noise(pattern, &server, &client, true);
+        let all = vec![
+            Link::tcp(),
+            Link::tls(&ec, &ec.p12_modern),
+            Link::tls_pem(&rsa),
+            noise("Noise_NK_25519_ChaChaPoly_BLAKE2s"),
+            noise("Noise_XX_25519_AESGCM_SHA256"),
+            Link::websocket(),
+            Link::websocket_tls(&ec, &ec.p12_modern),
+        ];
+        Links { all, _certs: vec![ec, rsa] }
+    }
+
+    /// Runs `test` for each, two at a time, and says which one failed.
+    fn each(&self, test: impl Fn(&Link) + Sync) {
+        assert!(self.all.len() >= 7);
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while let Some(link) =
+                        self.all.get(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
+                    {
+                        eprintln!("link: {}", link.name);
+                        test(link);
+                    }
+                });
+            }
+        });
+    }
+}
