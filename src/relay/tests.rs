@@ -344,10 +344,9 @@ async fn a_cut_and_a_drop_are_resets() {
         }
         assert_eq!((relay.up(), relay.down()), (14, 0));
         if cut {
-            relay.cut()
-        } else {
-            drop(relay)
+            relay.cut();
         }
+        drop(relay);
         expect_reset(&mut visitor).await;
         expect_reset(&mut far).await;
     }
