@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::{Check, Section};
+use super::check::Check;
+use super::section::Section;
 use super::{Client, ClientKind, ClientService, ClientTransport, Endpoint, TcpOptions, service, transport};
 
 /// Resolves the client half; if it is not `run`, only what upstream refuses is looked at. None: an error was noted,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::{Check, Section};
+use super::check::Check;
+use super::section::Section;
 use super::{
     ProxyProtocol, Server, ServerKind, ServerService, ServerTransport, TcpOptions, clash, service, transport,
 };

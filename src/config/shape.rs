@@ -1,9 +1,10 @@
 //! The shape of a configuration: known keys, right types, nothing missing. What is wrong here is wrong in both
 //! halves, whichever is run (upstream refuses it too).
 
-use super::check::{Check, Section};
+use super::check::Check;
 use super::hint;
 use super::keys::{Key, Kind, Need};
+use super::section::Section;
 use super::source::{Node, Value};
 
 /// Checks a table and all tables in it.

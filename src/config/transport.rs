@@ -1,7 +1,9 @@
 //! `[server.transport]` and `[client.transport]`: what upstream refuses is refused in both halves, the rest is
 //! looked at only in a half that is run.
 
-use super::check::{Check, Given, Section, secret};
+use super::check::Check;
+use super::given::{Given, secret};
+use super::section::Section;
 use super::{ClientTransport, Proxy, Secret, ServerTransport, TcpOptions, TlsClient, TlsServer, noise};
 
 /// The server's transport. None: an error was noted, or the half is not run.
