@@ -5,7 +5,7 @@ use std::path::Path;
 use super::files::{self, Files};
 use super::problem::{Problem, Report, Severity};
 use super::section::Section;
-use super::source::{Place, Source, Value};
+use super::source::{Place, Source, Value, in_order};
 
 /// What is known while checking, and what was found.
 pub(super) struct Check<'a> {
@@ -96,9 +96,11 @@ impl<'a> Check<'a> {
 
     /// All that was found, in the files' order.
     pub(super) fn finish(self) -> (Report, Vec<Source>) {
-        let mut found = self.found;
-        found.sort_by_key(|(place, _)| *place);
-        (Report { problems: found.into_iter().map(|(_, problem)| problem).collect() }, self.sources)
+        let (places, mut problems): (Vec<Place>, Vec<Option<Problem>>) =
+            self.found.into_iter().map(|(place, problem)| (place, Some(problem))).unzip();
+        let order = in_order(places.into_iter());
+        let problems = order.filter_map(|(_, n)| problems.get_mut(n).and_then(Option::take)).collect();
+        (Report { problems }, self.sources)
     }
 }
 

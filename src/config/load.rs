@@ -1,6 +1,5 @@
 //! From files to a [`Config`]: reads, lays overlays over it, checks, resolves.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use super::files::{self, Files};
 use super::keys;
 use super::problem::{Problem, Report, Severity};
 use super::section::{Section, quoted};
-use super::source::{self, Node, Place, Source, Value};
+use super::source::{self, Entries, Node, Place, Source, Value};
 use super::{Config, client, server, shape};
 
 /// Which half of a configuration is to be run.
@@ -100,7 +99,7 @@ impl Loaded {
 
 /// The entry that a key path begins with, and the rest of the path. A service's name may have dots in it, quoted
 /// or not: the longest match is meant.
-fn first_part<'a, 'p>(entries: &'a BTreeMap<String, Node>, path: &'p str) -> Option<(&'a Node, &'p str)> {
+fn first_part<'a, 'p>(entries: &'a Entries, path: &'p str) -> Option<(&'a Node, &'p str)> {
     if path.is_empty() {
         return None;
     }

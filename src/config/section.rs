@@ -65,7 +65,7 @@ impl<'a> Section<'a> {
             Value::Table(entries) => Some(entries),
             _ => None,
         };
-        entries.into_iter().flatten().map(|(name, node)| Section {
+        entries.into_iter().flat_map(|entries| entries.iter()).map(|(name, node)| Section {
             parent: Some(self),
             name,
             node,

@@ -14,7 +14,7 @@ pub(super) fn check(check: &mut Check<'_>, section: &Section<'_>) {
         check.error(section.node.at, section.path(""), &message, "");
         return;
     };
-    for (name, node) in entries {
+    for (name, node) in entries.iter() {
         match section.table.key(name) {
             Some(key) => value(check, section, key, node),
             None => {
@@ -24,7 +24,7 @@ pub(super) fn check(check: &mut Check<'_>, section: &Section<'_>) {
         }
     }
     for key in section.table.keys {
-        if matches!(key.need, Need::Required) && !entries.contains_key(key.name) {
+        if matches!(key.need, Need::Required) && entries.get(key.name).is_none() {
             let help = match key.kind {
                 Kind::Address => [key.name, " = \"host:port\""].concat(),
                 Kind::Services(_) => ["[", &section.path(key.name), ".NAME] for each service"].concat(),
