@@ -286,6 +286,94 @@ fn a_static_check_opens_no_file_that_is_named() {
     assert!(loaded.report.problems().is_empty(), "{}", loaded.report);
 }
 
+/// Halves whose transports name files that are absent, and the number of those.
+#[cfg(all(feature = "tls", feature = "noise", feature = "websocket"))]
+fn with_files() -> Vec<(String, usize)> {
+    let tls = |lines: &str| format!("type = \"tls\"\n[server.transport.tls]\n{lines}");
+    let wss = "type = \"websocket\"\nwebsocket = { tls = true }\n";
+    let server_of = |lines: &str| server("", &format!("[server.transport]\n{lines}"));
+    let client_of = |lines: &str| client("", &format!("[client.transport]\n{lines}"));
+    vec![
+        (server_of(&tls("cert = \"c\"\nkey = \"k\"\n")), 2),
+        (server_of(&tls("pkcs12 = \"p\"\npkcs12_password_file = \"w\"\n")), 2),
+        (server_of(&tls("pkcs12 = \"p\"\npkcs12_password = \"w\"\n")), 1),
+        (server_of(&format!("{wss}tls = {{ cert = \"c\", key = \"k\" }}\n")), 2),
+        (client_of("type = \"tls\"\ntls = { trusted_root = \"r\" }\n"), 1),
+        (client_of(&format!("{wss}tls = {{ trusted_root = \"r\" }}\n")), 1),
+        (server_of("type = \"noise\"\nnoise = { local_private_key_file = \"n\" }\n"), 1),
+    ]
+}
+
+#[cfg(all(feature = "tls", feature = "noise", feature = "websocket"))]
+#[test]
+fn files_of_transports_are_opened_only_in_a_full_check() {
+    for (toml, absent) in with_files() {
+        let mut load = text(&toml);
+        let errors = of(Severity::Error, load.run());
+        assert!(errors.len() == absent, "{errors:?}\n{toml}");
+        assert!(errors.iter().all(|error| error.contains(": there is no such file")), "{errors:?}");
+        load.static_only = true;
+        let loaded = load.run().unwrap_or_else(|report| panic!("{report}\n{toml}"));
+        assert!(loaded.report.problems().is_empty(), "{}", loaded.report);
+    }
+}
+
+#[cfg(all(feature = "tls", feature = "noise", feature = "websocket"))]
+#[test]
+fn files_of_transports_are_what_is_in_them() {
+    use rathole::config::{Noise, TlsClient, TlsServer};
+    let pem = || TlsServer::Pem { cert: b"cert".to_vec(), key: Secret::new("key\n") };
+    let roots = || TlsClient { hostname: None, trusted_root: Some(b"roots".to_vec()) };
+    let pkcs12 =
+        |password: &str| TlsServer::Pkcs12 { archive: Secret::new("p12"), password: Secret::new(password) };
+    let noise = Noise {
+        pattern: "Noise_NK_25519_ChaChaPoly_BLAKE2s".to_owned(),
+        local_private_key: Some(Secret::new((0..32).collect::<Vec<u8>>())),
+        remote_public_key: None,
+    };
+    let expected = [
+        Ok(ServerTransport::Tls(pem())),
+        Ok(ServerTransport::Tls(pkcs12("pass"))),
+        Ok(ServerTransport::Tls(pkcs12("w"))),
+        Ok(ServerTransport::WebSocket { tls: Some(pem()) }),
+        Err(ClientTransport::Tls(roots())),
+        Err(ClientTransport::WebSocket { tls: Some(roots()) }),
+        Ok(ServerTransport::Noise(noise)),
+    ];
+    let cases = with_files();
+    assert_eq!(cases.len(), expected.len());
+    for ((toml, _), expected) in cases.into_iter().zip(expected) {
+        let mut load = text(&toml);
+        let key = format!("{}\n", config_support::KEY);
+        for (name, content) in [
+            ("c", "cert"),
+            ("k", "key\n"),
+            ("p", "p12"),
+            ("w", "pass\n"),
+            ("r", "roots"),
+            ("n", key.as_str()),
+        ] {
+            load.files = load.files.with(name, content);
+        }
+        let config = load.run().unwrap_or_else(|report| panic!("{report}\n{toml}")).config;
+        let found = match (config.server, config.client) {
+            (Some(server), _) => Ok(server.transport),
+            (_, Some(client)) => Err(client.transport),
+            _ => panic!("no half"),
+        };
+        assert_eq!(found, expected, "{toml}");
+    }
+}
+
+#[cfg(feature = "proxy")]
+#[test]
+fn a_clients_proxy_is_read() {
+    let tables = "[client.transport]\ntype = \"tcp\"\ntcp = { proxy = \"socks5://u:p%40@[::1]:9\" }\n";
+    let proxy = good(&client("", tables)).client.unwrap().proxy.unwrap();
+    assert_eq!(proxy.endpoint.to_string(), "[::1]:9");
+    assert_eq!(proxy.credentials, Some(("u".to_owned(), Secret::new("p@"))));
+}
+
 #[test]
 fn a_later_problem_finds_its_place() {
     let toml = server(
