@@ -1,6 +1,7 @@
 //! Good configurations: what they mean, and what is warned of.
 
 #![cfg(all(feature = "server", feature = "client"))]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod config_support;
 
@@ -57,7 +58,10 @@ fn what_is_written_is_what_is_meant() {
     );
     let server = config.server.unwrap();
     assert_eq!(server.heartbeat_interval, Some(7 * SECOND));
-    assert_eq!([server.handshake_timeout, server.shutdown_grace, server.visitor_timeout], [8 * SECOND, 9 * SECOND, 10 * SECOND]);
+    assert_eq!(
+        [server.handshake_timeout, server.shutdown_grace, server.visitor_timeout],
+        [8 * SECOND, 9 * SECOND, 10 * SECOND]
+    );
     assert_eq!((server.tcp.keepalive_idle, server.tcp.keepalive_interval), (11 * SECOND, 12 * SECOND));
     assert_eq!((server.services["a"].kind, server.services["a"].nodelay), (ServerKind::Udp, false));
     assert_eq!(server.services["a"].token, Secret::new("tök€n-0123456789"));
@@ -73,7 +77,8 @@ fn what_is_written_is_what_is_meant() {
 
 #[test]
 fn zero_keeps_its_meaning_where_it_has_one() {
-    let server = good(&server("heartbeat_interval = 0\nshutdown_grace = 0\nvisitor_timeout = 0", "")).server.unwrap();
+    let server =
+        good(&server("heartbeat_interval = 0\nshutdown_grace = 0\nvisitor_timeout = 0", "")).server.unwrap();
     assert_eq!(server.heartbeat_interval, None);
     assert_eq!((server.shutdown_grace, server.visitor_timeout), (Duration::ZERO, Duration::ZERO));
     let toml = client("heartbeat_timeout = 0\nshutdown_grace = 0", "");
@@ -85,7 +90,9 @@ fn zero_keeps_its_meaning_where_it_has_one() {
 #[test]
 fn the_senseless_is_clamped_with_a_warning() {
     let max = i64::MAX;
-    let transport = |half: &str, lines: &str| format!("[{half}.transport]\ntype = \"tcp\"\n[{half}.transport.tcp]\n{lines}");
+    let transport = |half: &str, lines: &str| {
+        format!("[{half}.transport]\ntype = \"tcp\"\n[{half}.transport.tcp]\n{lines}")
+    };
     let year = 31_536_000 * SECOND;
     let one = |toml: &str, key: &str| {
         let warnings = warnings(toml);
@@ -103,7 +110,8 @@ fn the_senseless_is_clamped_with_a_warning() {
     for (value, expected) in [(0, SECOND), (max, year)] {
         let config = one(&client(&format!("retry_interval = {value}"), ""), "client.retry_interval");
         assert_eq!(config.client.unwrap().services["ssh"].retry_interval, expected);
-        let config = one(&client("", &format!("retry_interval = {value}")), "client.services.ssh.retry_interval");
+        let config =
+            one(&client("", &format!("retry_interval = {value}")), "client.services.ssh.retry_interval");
         assert_eq!(config.client.unwrap().services["ssh"].retry_interval, expected);
     }
     for (value, expected) in [(0, 5 * SECOND), (max, 3600 * SECOND)] {
@@ -112,7 +120,8 @@ fn the_senseless_is_clamped_with_a_warning() {
         let client = one(&client(&line, ""), "client.handshake_timeout").client.unwrap();
         assert_eq!([server.handshake_timeout, client.handshake_timeout], [expected; 2]);
     }
-    let server = |key: &str| one(&server(&format!("{key} = {max}"), ""), &format!("server.{key}")).server.unwrap();
+    let server =
+        |key: &str| one(&server(&format!("{key} = {max}"), ""), &format!("server.{key}")).server.unwrap();
     assert_eq!(server("heartbeat_interval").heartbeat_interval, Some(year));
     assert_eq!(server("shutdown_grace").shutdown_grace, year);
     assert_eq!(server("visitor_timeout").visitor_timeout, year);
@@ -123,7 +132,10 @@ fn the_senseless_is_clamped_with_a_warning() {
 #[test]
 fn weak_things_are_warned_of() {
     let both = |interval: u32, timeout: u32| {
-        server(&format!("heartbeat_interval = {interval}"), &client(&format!("heartbeat_timeout = {timeout}"), ""))
+        server(
+            &format!("heartbeat_interval = {interval}"),
+            &client(&format!("heartbeat_timeout = {timeout}"), ""),
+        )
     };
     for (toml, key) in [
         (server("", "").replace("127.0.0.1:2333", "0.0.0.0:2333"), "server.bind_addr"),
@@ -146,7 +158,10 @@ fn weak_things_are_warned_of() {
         ),
     ] {
         let warnings = warnings(&toml);
-        assert!(warnings.len() == 1 && warnings[0].contains(&format!(": warning: {key}: ")), "{key}: {warnings:?}");
+        assert!(
+            warnings.len() == 1 && warnings[0].contains(&format!(": warning: {key}: ")),
+            "{key}: {warnings:?}"
+        );
     }
     for quiet in [both(10, 11), both(0, 0), both(60, 0), client("heartbeat_timeout = 31", "")] {
         assert!(warnings(&quiet).is_empty(), "{quiet}");
@@ -161,7 +176,8 @@ fn a_secret_that_others_may_read_is_warned_of() {
         load.files = load.files.mode("a.toml", mode);
         assert_eq!(run(&load).len(), expected, "{mode:o}");
     }
-    let no_secret = server("default_token_file = \"t\"", "").replace("default_token = \"0123456789abcdef\"\n", "");
+    let no_secret =
+        server("default_token_file = \"t\"", "").replace("default_token = \"0123456789abcdef\"\n", "");
     for (mode, expected) in [(0o600, 0), (0o644, 1)] {
         let mut load = text(&no_secret);
         load.files = load.files.with("t", "0123456789abcdef\n").mode("a.toml", 0o644).mode("t", mode);
@@ -262,15 +278,108 @@ fn an_overlay_that_cannot_be_read_is_spared_only_in_a_static_check() {
 
 #[test]
 fn a_static_check_opens_no_file_that_is_named() {
-    let mut load = text(&server("default_token_file = \"absent\"", "").replace("default_token = \"0123456789abcdef\"\n", ""));
+    let mut load = text(
+        &server("default_token_file = \"absent\"", "").replace("default_token = \"0123456789abcdef\"\n", ""),
+    );
     load.static_only = true;
     let loaded = load.run().unwrap_or_else(|report| panic!("{report}"));
     assert!(loaded.report.problems().is_empty(), "{}", loaded.report);
 }
 
+/// Halves whose transports name files that are absent, and the number of those.
+#[cfg(all(feature = "tls", feature = "noise", feature = "websocket"))]
+fn with_files() -> Vec<(String, usize)> {
+    let tls = |lines: &str| format!("type = \"tls\"\n[server.transport.tls]\n{lines}");
+    let wss = "type = \"websocket\"\nwebsocket = { tls = true }\n";
+    let server_of = |lines: &str| server("", &format!("[server.transport]\n{lines}"));
+    let client_of = |lines: &str| client("", &format!("[client.transport]\n{lines}"));
+    vec![
+        (server_of(&tls("cert = \"c\"\nkey = \"k\"\n")), 2),
+        (server_of(&tls("pkcs12 = \"p\"\npkcs12_password_file = \"w\"\n")), 2),
+        (server_of(&tls("pkcs12 = \"p\"\npkcs12_password = \"w\"\n")), 1),
+        (server_of(&format!("{wss}tls = {{ cert = \"c\", key = \"k\" }}\n")), 2),
+        (client_of("type = \"tls\"\ntls = { trusted_root = \"r\" }\n"), 1),
+        (client_of(&format!("{wss}tls = {{ trusted_root = \"r\" }}\n")), 1),
+        (server_of("type = \"noise\"\nnoise = { local_private_key_file = \"n\" }\n"), 1),
+    ]
+}
+
+#[cfg(all(feature = "tls", feature = "noise", feature = "websocket"))]
+#[test]
+fn files_of_transports_are_opened_only_in_a_full_check() {
+    for (toml, absent) in with_files() {
+        let mut load = text(&toml);
+        let errors = of(Severity::Error, load.run());
+        assert!(errors.len() == absent, "{errors:?}\n{toml}");
+        assert!(errors.iter().all(|error| error.contains(": there is no such file")), "{errors:?}");
+        load.static_only = true;
+        let loaded = load.run().unwrap_or_else(|report| panic!("{report}\n{toml}"));
+        assert!(loaded.report.problems().is_empty(), "{}", loaded.report);
+    }
+}
+
+#[cfg(all(feature = "tls", feature = "noise", feature = "websocket"))]
+#[test]
+fn files_of_transports_are_what_is_in_them() {
+    use rathole::config::{Noise, TlsClient, TlsServer};
+    let pem = || TlsServer::Pem { cert: b"cert".to_vec(), key: Secret::new("key\n") };
+    let roots = || TlsClient { hostname: None, trusted_root: Some(b"roots".to_vec()) };
+    let pkcs12 =
+        |password: &str| TlsServer::Pkcs12 { archive: Secret::new("p12"), password: Secret::new(password) };
+    let noise = Noise {
+        pattern: "Noise_NK_25519_ChaChaPoly_BLAKE2s".to_owned(),
+        local_private_key: Some(Secret::new((0..32).collect::<Vec<u8>>())),
+        remote_public_key: None,
+    };
+    let expected = [
+        Ok(ServerTransport::Tls(pem())),
+        Ok(ServerTransport::Tls(pkcs12("pass"))),
+        Ok(ServerTransport::Tls(pkcs12("w"))),
+        Ok(ServerTransport::WebSocket { tls: Some(pem()) }),
+        Err(ClientTransport::Tls(roots())),
+        Err(ClientTransport::WebSocket { tls: Some(roots()) }),
+        Ok(ServerTransport::Noise(noise)),
+    ];
+    let cases = with_files();
+    assert_eq!(cases.len(), expected.len());
+    for ((toml, _), expected) in cases.into_iter().zip(expected) {
+        let mut load = text(&toml);
+        let key = format!("{}\n", config_support::KEY);
+        for (name, content) in [
+            ("c", "cert"),
+            ("k", "key\n"),
+            ("p", "p12"),
+            ("w", "pass\n"),
+            ("r", "roots"),
+            ("n", key.as_str()),
+        ] {
+            load.files = load.files.with(name, content);
+        }
+        let config = load.run().unwrap_or_else(|report| panic!("{report}\n{toml}")).config;
+        let found = match (config.server, config.client) {
+            (Some(server), _) => Ok(server.transport),
+            (_, Some(client)) => Err(client.transport),
+            _ => panic!("no half"),
+        };
+        assert_eq!(found, expected, "{toml}");
+    }
+}
+
+#[cfg(feature = "proxy")]
+#[test]
+fn a_clients_proxy_is_read() {
+    let tables = "[client.transport]\ntype = \"tcp\"\ntcp = { proxy = \"socks5://u:p%40@[::1]:9\" }\n";
+    let proxy = good(&client("", tables)).client.unwrap().proxy.unwrap();
+    assert_eq!(proxy.endpoint.to_string(), "[::1]:9");
+    assert_eq!(proxy.credentials, Some(("u".to_owned(), Secret::new("p@"))));
+}
+
 #[test]
 fn a_later_problem_finds_its_place() {
-    let toml = server("", "[server.services.\"a.b\"]\nbind_addr = \"127.0.0.1:9\"\n[server.transport]\ntype = \"tcp\"\n");
+    let toml = server(
+        "",
+        "[server.services.\"a.b\"]\nbind_addr = \"127.0.0.1:9\"\n[server.transport]\ntype = \"tcp\"\n",
+    );
     let loaded = text(&toml).run().unwrap();
     for (key, line, column) in [
         ("server.bind_addr", 2, 13),
@@ -294,7 +403,11 @@ fn a_later_problem_finds_its_place() {
 fn ten_thousand_services_load_at_once() {
     let mut toml = server("", "");
     for n in 0..10_000 {
-        toml.push_str(&format!("[server.services.s{n}]\nbind_addr = \"127.0.{}.{}:80\"\n", n / 250, n % 250 + 1));
+        toml.push_str(&format!(
+            "[server.services.s{n}]\nbind_addr = \"127.0.{}.{}:80\"\n",
+            n / 250,
+            n % 250 + 1
+        ));
     }
     let start = Instant::now();
     assert_eq!(good(&toml).server.unwrap().services.len(), 10_001);

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::files::{self, Files};
-use super::keys::{Kind, Need, Table};
 use super::problem::{Problem, Report, Severity};
-use super::source::{Node, Place, Source, Value};
-use super::{Endpoint, Secret};
+use super::section::Section;
+use super::source::{Place, Source, Value, in_order};
 
 /// What is known while checking, and what was found.
 pub(super) struct Check<'a> {
@@ -97,9 +96,11 @@ impl<'a> Check<'a> {
 
     /// All that was found, in the files' order.
     pub(super) fn finish(self) -> (Report, Vec<Source>) {
-        let mut found = self.found;
-        found.sort_by_key(|(place, _)| *place);
-        (Report { problems: found.into_iter().map(|(_, problem)| problem).collect() }, self.sources)
+        let (places, mut problems): (Vec<Place>, Vec<Option<Problem>>) =
+            self.found.into_iter().map(|(place, problem)| (place, Some(problem))).unzip();
+        let order = in_order(places.into_iter());
+        let problems = order.filter_map(|(_, n)| problems.get_mut(n).and_then(Option::take)).collect();
+        (Report { problems }, self.sources)
     }
 }
 
@@ -122,188 +123,4 @@ pub(super) fn place(
         None => Default::default(),
     };
     Problem { severity, file, line, column, key, message, help }
-}
-
-/// A table of the configuration, its description, and the way to it. Reads of a key that has another type than
-/// it should give None: that was noted when shapes were checked.
-#[derive(Clone, Copy)]
-pub(super) struct Section<'a> {
-    pub(super) parent: Option<&'a Section<'a>>,
-    pub(super) name: &'a str,
-    pub(super) node: &'a Node,
-    pub(super) table: &'static Table,
-}
-
-impl<'a> Section<'a> {
-    /// The value of a key.
-    pub(super) fn get(&self, key: &str) -> Option<&'a Node> {
-        debug_assert!(self.table.key(key).is_some(), "{key} is not described");
-        match &self.node.value {
-            Value::Table(entries) => entries.get(key),
-            _ => None,
-        }
-    }
-
-    /// The full path of a key of this table; of the table itself for an empty key.
-    pub(super) fn path(&self, key: &str) -> String {
-        let Some(parent) = self.parent else { return quoted_key(key) };
-        let mut path = parent.path("");
-        if !path.is_empty() {
-            path.push('.');
-        }
-        path.push_str(&quoted(self.name));
-        if !key.is_empty() {
-            path.push('.');
-            path.push_str(&quoted(key));
-        }
-        path
-    }
-
-    /// Where the value of a key is, or else the table.
-    pub(super) fn place(&self, key: &str) -> Place {
-        self.get(key).map_or(self.node.key, |node| node.at)
-    }
-
-    /// A table in this table.
-    pub(super) fn child<'s>(&'s self, key: &'s str) -> Option<Section<'s>> {
-        let node = self.get(key)?;
-        let (Kind::Table(table) | Kind::Services(table)) = self.table.key(key)?.kind else { return None };
-        matches!(node.value, Value::Table(_)).then_some(Section {
-            parent: Some(self),
-            name: key,
-            node,
-            table,
-        })
-    }
-
-    /// Each table in this table of tables.
-    pub(super) fn children<'s>(&'s self) -> impl Iterator<Item = Section<'s>> {
-        let entries = match &self.node.value {
-            Value::Table(entries) => Some(entries),
-            _ => None,
-        };
-        entries.into_iter().flatten().map(|(name, node)| Section {
-            parent: Some(self),
-            name,
-            node,
-            table: self.table,
-        })
-    }
-
-    /// A string, or its default.
-    pub(super) fn text(&self, key: &str) -> Option<&'a str> {
-        match self.get(key).map(|node| &node.value) {
-            Some(Value::Text(text)) => Some(text),
-            Some(_) => None,
-            None => match self.table.key(key)?.need {
-                Need::Text(text) => Some(text),
-                _ => None,
-            },
-        }
-    }
-
-    /// A boolean, or its default.
-    pub(super) fn flag(&self, key: &str) -> Option<bool> {
-        match self.get(key).map(|node| &node.value) {
-            Some(Value::Flag(flag)) => Some(*flag),
-            _ => match self.table.key(key)?.need {
-                Need::Flag(flag) => Some(flag),
-                _ => None,
-            },
-        }
-    }
-
-    /// Seconds as written, or their default.
-    pub(super) fn seconds(&self, key: &str) -> Option<u64> {
-        match self.get(key).map(|node| &node.value) {
-            Some(Value::Integer(seconds)) => Some(*seconds),
-            _ => self.table.key(key)?.default_seconds(),
-        }
-    }
-
-    /// Seconds in their bounds, with a warning if they were not.
-    pub(super) fn duration(&self, check: &mut Check<'_>, key: &str) -> Option<std::time::Duration> {
-        let written = self.seconds(key)?;
-        let Kind::Seconds { zero, max } = self.table.key(key)?.kind else { return None };
-        let used = if written == 0 { zero.unwrap_or(0) } else { written.min(max) };
-        if used != written {
-            let what = if written == 0 { "0 makes no sense here" } else { "this is too large" };
-            check.warn(
-                self.place(key),
-                self.path(key),
-                &format!("{what}: {used} is used"),
-                &format!("1 to {max} seconds"),
-            );
-        }
-        Some(std::time::Duration::from_secs(used))
-    }
-
-    /// An address.
-    pub(super) fn endpoint(&self, check: &mut Check<'_>, key: &str) -> Option<Endpoint> {
-        match Endpoint::parse(self.text(key)?) {
-            Ok(endpoint) => Some(endpoint),
-            Err(message) => {
-                check.error(self.place(key), self.path(key), &message, "");
-                None
-            }
-        }
-    }
-}
-
-/// A secret, and how it came.
-pub(super) enum Given {
-    /// Neither the key nor its `_file` is there.
-    Absent,
-    /// It is there, and is not (or cannot be) known: a static check, an error already noted.
-    Unknown,
-    /// Here it is, and the key that gave it.
-    Known(Secret, &'static str),
-}
-
-/// A secret from `key` or from the file that `file_key` names. Opens the file only if `open`.
-pub(super) fn secret(
-    check: &mut Check<'_>,
-    section: &Section<'_>,
-    [key, file_key]: [&'static str; 2],
-    open: bool,
-) -> Given {
-    if let Some(node) = section.get(key) {
-        return match &node.value {
-            Value::Text(text) => Given::Known(Secret::new(text.as_bytes()), key),
-            _ => Given::Unknown,
-        };
-    }
-    if section.get(file_key).is_none() {
-        return Given::Absent;
-    }
-    if !open || check.static_only {
-        return Given::Unknown;
-    }
-    let Some(bytes) = check.read(section, file_key, true) else { return Given::Unknown };
-    let bytes = zeroize::Zeroizing::new(bytes);
-    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-    let line = if line.len() < bytes.len() { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
-    Given::Known(Secret::new(line), file_key)
-}
-
-fn quoted_key(key: &str) -> String {
-    if key.is_empty() { String::new() } else { quoted(key) }
-}
-
-/// A part of a key path, quoted where TOML would need it, and safe to print.
-pub(super) fn quoted(part: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !part.is_empty() && part.chars().all(bare) {
-        return part.to_owned();
-    }
-    let mut text = String::from("\"");
-    for c in part.chars() {
-        match c {
-            '"' | '\\' => text.extend(['\\', c]),
-            c if c.is_control() => text.extend(c.escape_unicode()),
-            c => text.push(c),
-        }
-    }
-    text.push('"');
-    text
 }

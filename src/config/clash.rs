@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::check::{Check, Section};
+use super::check::Check;
+use super::section::Section;
 use super::{Endpoint, Host, ServerKind, ServerService};
 
 /// The listeners of one protocol and port, by what they would collide with. Values are the owners' key paths.

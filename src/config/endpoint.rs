@@ -82,7 +82,7 @@ impl Host {
             "the host is missing: write 0.0.0.0:port or [::]:port for all addresses of this machine"
         } else if text == "*" {
             "write 0.0.0.0 or [::] for all addresses of this machine"
-        } else if text.contains("://") || text.contains('/') {
+        } else if text.contains('/') {
             "this looks like a URL: write only host:port"
         } else if !text.is_ascii() {
             "a name must be in ASCII: write its xn-- form"

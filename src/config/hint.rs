@@ -1,7 +1,7 @@
 //! What someone may have meant by an unknown key: the nearest known one, or the place where it belongs.
 
-use super::check::Section;
 use super::keys::{self, Key};
+use super::section::Section;
 
 /// Words of other programs (frp) and of habit, and what says it here. In snake case.
 const WORDS: &[(&str, &str)] = &[

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::check::{self, Check, Section, quoted};
+use super::check::{self, Check};
 use super::files::{self, Files};
 use super::keys;
 use super::problem::{Problem, Report, Severity};
-use super::source::{self, Node, Place, Source, Value};
+use super::section::{Section, quoted};
+use super::source::{self, Entries, Node, Place, Source, Value};
 use super::{Config, client, server, shape};
 
 /// Which half of a configuration is to be run.
@@ -88,24 +89,28 @@ impl Loaded {
     pub fn problem(&self, severity: Severity, key: &str, message: String) -> Problem {
         let (mut node, mut rest, mut at) = (&self.root, key, self.root.key);
         while let Value::Table(entries) = &node.value {
-            // A service's name may have dots in it, quoted or not: the longest match is meant.
-            let part = |name: &str| {
-                let quoted = quoted(name);
-                [name, &quoted].into_iter().find_map(|written| {
-                    let after = rest.strip_prefix(written)?;
-                    (after.is_empty() || after.starts_with('.')).then_some(after)
-                })
-            };
-            let found = entries.iter().filter_map(|(name, node)| Some((part(name)?, node)));
-            let Some((after, inner)) = found.min_by_key(|(after, _)| after.len()) else { break };
-            (node, rest) = (inner, after.strip_prefix('.').unwrap_or(after));
-            at = if after.is_empty() && !matches!(node.value, Value::Table(_)) { node.at } else { node.key };
-            if after.is_empty() {
-                break;
-            }
+            let Some((inner, after)) = first_part(entries, rest) else { break };
+            (node, rest) = (inner, after);
+            at = if rest.is_empty() && !matches!(node.value, Value::Table(_)) { node.at } else { node.key };
         }
         check::place(&self.sources, severity, at, key.to_owned(), message, String::new())
     }
+}
+
+/// The entry that a key path begins with, and the rest of the path. A service's name may have dots in it, quoted
+/// or not: the longest match is meant.
+fn first_part<'a, 'p>(entries: &'a Entries, path: &'p str) -> Option<(&'a Node, &'p str)> {
+    if path.is_empty() {
+        return None;
+    }
+    let rest = |after: &'p str| after.strip_prefix('.').unwrap_or(after);
+    if path.starts_with('"') {
+        let mut quotes =
+            entries.iter().filter_map(|(name, node)| Some((node, path.strip_prefix(&quoted(name))?)));
+        return quotes.next().map(|(node, after)| (node, rest(after)));
+    }
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    ends.rev().find_map(|end| Some((entries.get(&path[..end])?, rest(&path[end..]))))
 }
 
 /// The tree of all files. None: an error was noted, and there is nothing to check.

@@ -10,6 +10,7 @@ mod clash;
 mod client;
 mod endpoint;
 pub mod files;
+mod given;
 mod hint;
 mod keys;
 mod load;
@@ -19,6 +20,7 @@ mod proxy;
 #[cfg(feature = "cli")]
 pub mod schema;
 pub mod secret;
+mod section;
 mod server;
 mod service;
 mod shape;

@@ -2,7 +2,9 @@
 
 use zeroize::Zeroizing;
 
-use super::check::{Check, Given, Section, secret};
+use super::check::Check;
+use super::given::{Given, secret};
+use super::section::Section;
 use super::{Noise, Secret};
 
 /// How a static key of one side becomes known to the other.

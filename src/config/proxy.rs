@@ -13,7 +13,10 @@ impl Proxy {
     /// # Errors
     /// A sentence that says what is wrong and does not repeat the URL.
     pub fn parse(url: &str) -> Result<Proxy, String> {
-        let (kind, default_port, rest) = match url.split_once("://") {
+        let (kind, default_port, rest) = match url
+            .split_once(':')
+            .and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?)))
+        {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (ProxyKind::Http, 80, rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("socks5") => (ProxyKind::Socks5, 1080, rest),
             Some(_) => return Err("the scheme is not supported: http:// or socks5://".to_owned()),

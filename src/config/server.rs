@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::{Check, Section};
+use super::check::Check;
+use super::section::Section;
 use super::{
     ProxyProtocol, Server, ServerKind, ServerService, ServerTransport, TcpOptions, clash, service, transport,
 };
@@ -12,6 +13,8 @@ use super::{
 /// Resolves the server half; if it is not `run`, only what upstream refuses is looked at. None: an error was noted,
 /// or the half is not run.
 pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> Option<Server> {
+    // The constant lets a build without this role drop the rest.
+    let run = run && cfg!(feature = "server");
     let how = transport::server(check, half, run);
     transport::proxy(check, half, run, true);
     let default_token = service::default_token(check, half, run);

@@ -1,7 +1,9 @@
 //! What both halves' services share: tokens, names.
 
 use super::Secret;
-use super::check::{Check, Given, Section, secret};
+use super::check::Check;
+use super::given::{Given, secret};
+use super::section::Section;
 
 /// Tokens with fewer bytes can be found by trying (upstream-compatible hashing is fast).
 const SHORT_TOKEN: usize = 16;

@@ -1,9 +1,10 @@
 //! The shape of a configuration: known keys, right types, nothing missing. What is wrong here is wrong in both
 //! halves, whichever is run (upstream refuses it too).
 
-use super::check::{Check, Section};
+use super::check::Check;
 use super::hint;
 use super::keys::{Key, Kind, Need};
+use super::section::Section;
 use super::source::{Node, Value};
 
 /// Checks a table and all tables in it.
@@ -13,7 +14,7 @@ pub(super) fn check(check: &mut Check<'_>, section: &Section<'_>) {
         check.error(section.node.at, section.path(""), &message, "");
         return;
     };
-    for (name, node) in entries {
+    for (name, node) in entries.iter() {
         match section.table.key(name) {
             Some(key) => value(check, section, key, node),
             None => {
@@ -23,7 +24,7 @@ pub(super) fn check(check: &mut Check<'_>, section: &Section<'_>) {
         }
     }
     for key in section.table.keys {
-        if matches!(key.need, Need::Required) && !entries.contains_key(key.name) {
+        if matches!(key.need, Need::Required) && entries.get(key.name).is_none() {
             let help = match key.kind {
                 Kind::Address => [key.name, " = \"host:port\""].concat(),
                 Kind::Services(_) => ["[", &section.path(key.name), ".NAME] for each service"].concat(),

@@ -1,7 +1,9 @@
 //! `[server.transport]` and `[client.transport]`: what upstream refuses is refused in both halves, the rest is
 //! looked at only in a half that is run.
 
-use super::check::{Check, Given, Section, secret};
+use super::check::Check;
+use super::given::{Given, secret};
+use super::section::Section;
 use super::{ClientTransport, Proxy, Secret, ServerTransport, TcpOptions, TlsClient, TlsServer, noise};
 
 /// The server's transport. None: an error was noted, or the half is not run.
@@ -15,11 +17,14 @@ pub(super) fn server(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> Op
     if !run || !compiled(check, transport, kind) {
         return None;
     }
+    // The constants let a build drop what it has not got.
     match kind {
         "tcp" => Some(ServerTransport::Tcp),
-        "tls" => Some(ServerTransport::Tls(identity(check, transport)?)),
-        "noise" => Some(ServerTransport::Noise(noise::resolve(check, transport, true)?)),
-        "websocket" => {
+        "tls" if cfg!(feature = "tls") => Some(ServerTransport::Tls(identity(check, transport)?)),
+        "noise" if cfg!(feature = "noise") => {
+            Some(ServerTransport::Noise(noise::resolve(check, transport, true)?))
+        }
+        "websocket" if cfg!(feature = "websocket") => {
             let tls = websocket_tls(check, transport, true)?;
             let tls = if tls { Some(identity(check, transport)?) } else { None };
             Some(ServerTransport::WebSocket { tls })
@@ -39,11 +44,14 @@ pub(super) fn client(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> Op
     if !run || !compiled(check, transport, kind) {
         return None;
     }
+    // The constants let a build drop what it has not got.
     match kind {
         "tcp" => Some(ClientTransport::Tcp),
-        "tls" => Some(ClientTransport::Tls(roots(check, transport)?)),
-        "noise" => Some(ClientTransport::Noise(noise::resolve(check, transport, false)?)),
-        "websocket" => {
+        "tls" if cfg!(feature = "tls") => Some(ClientTransport::Tls(roots(check, transport)?)),
+        "noise" if cfg!(feature = "noise") => {
+            Some(ClientTransport::Noise(noise::resolve(check, transport, false)?))
+        }
+        "websocket" if cfg!(feature = "websocket") => {
             let tls = websocket_tls(check, transport, false)?;
             let tls = if tls { Some(roots(check, transport)?) } else { None };
             Some(ClientTransport::WebSocket { tls })

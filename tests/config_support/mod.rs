@@ -18,7 +18,7 @@ impl Memory {
     }
 
     pub fn mode(mut self, name: &str, mode: u32) -> Self {
-        self.0.get_mut(Path::new(name)).expect(name).1 = mode;
+        self.0.entry(name.into()).and_modify(|(_, old)| *old = mode);
         self
     }
 }
@@ -56,7 +56,12 @@ impl Load<'_> {
 
 /// One file, both halves as they are there.
 pub fn text(text: &str) -> Load<'static> {
-    Load { files: Memory::default().with("a.toml", text), overlays: &[], role: RoleChoice::Auto, static_only: false }
+    Load {
+        files: Memory::default().with("a.toml", text),
+        overlays: &[],
+        role: RoleChoice::Auto,
+        static_only: false,
+    }
 }
 
 pub fn good(toml: &str) -> Config {
