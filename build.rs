@@ -21,10 +21,6 @@ fn main() {
         println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{}", script.display());
     }
     println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-    if is("CARGO_CFG_TARGET_ENV", "musl") {
-        // The static unwinder has a `_Unwind_Backtrace` too; the first one, ours in src/sys.rs, is taken.
-        println!("cargo::rustc-link-arg-bins=-Wl,--allow-multiple-definition");
-    }
 }
 
 /// Added to the linker's own script. The C library's start files refer to their own empty tables.

@@ -42,7 +42,6 @@ impl Filter {
                 },
             }
         }
-        filter.targets.sort_by_key(|(target, _)| std::cmp::Reverse(target.len()));
         Ok(filter)
     }
 
@@ -50,7 +49,9 @@ impl Filter {
         let fits = |wanted: &str| {
             target.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
-        self.targets.iter().find(|(wanted, _)| fits(wanted)).map_or(self.others, |(_, level)| *level)
+        let longest =
+            self.targets.iter().filter(|(wanted, _)| fits(wanted)).max_by_key(|(wanted, _)| wanted.len());
+        longest.map_or(self.others, |(_, level)| *level)
     }
 
     fn most(&self) -> LevelFilter {
