@@ -6,16 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use rathole::config::{self, Loaded, Problem, Severity};
 use rathole::counters::Counters;
 use rathole::tasks::Scope;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::net::unix::pipe::Receiver;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{Exit, Run, output};
 use crate::log;
@@ -33,14 +37,14 @@ pub fn run(run: &Run) -> Exit {
         files: &config::SystemFiles,
         static_only: false,
     };
-    let loaded = match config::load(&request) {
+    let mut loaded = match config::load(&request) {
         Ok(loaded) => loaded,
         Err(report) => return refuse(report.problems()),
     };
     for warning in loaded.report.problems() {
         tracing::warn!("{warning}");
     }
-    match Plan::prepare(&loaded) {
+    match Plan::prepare(&mut loaded) {
         Ok(plan) => {
             plan.run(|_| (), |key, message| loaded.problem(Severity::Error, key, message).to_string())
         }
@@ -85,9 +89,9 @@ pub struct Addresses {
 pub type Fault = (String, String);
 
 impl Plan {
-    /// Prepares the transports of a configuration.
-    pub fn prepare(loaded: &Loaded) -> Result<Plan, Vec<Problem>> {
-        Plan::new(loaded.config.server.clone(), loaded.config.client.clone()).map_err(|faults| {
+    /// Takes the roles out of a configuration and prepares their transports.
+    pub fn prepare(loaded: &mut Loaded) -> Result<Plan, Vec<Problem>> {
+        Plan::new(loaded.config.server.take(), loaded.config.client.take()).map_err(|faults| {
             faults.into_iter().map(|(key, message)| loaded.problem(Severity::Error, &key, message)).collect()
         })
     }
@@ -125,14 +129,14 @@ impl Plan {
     /// that made the start fail was set.
     pub fn run(self, announce: impl FnOnce(&Addresses), place: impl FnOnce(&str, String) -> String) -> Exit {
         raise_open_files_or_warn();
-        let runtime = match runtime() {
-            Ok(runtime) => runtime,
+        let (runtime, signals) = match runtime() {
+            Ok(started) => started,
             Err(error) => {
                 output::complain(&format!("error: cannot start the runtime: {error}\n"));
                 return Exit::Runtime;
             }
         };
-        let exit = match runtime.block_on(self.serve(announce)) {
+        let exit = match runtime.block_on(self.serve(signals, announce)) {
             Ok(exit) => exit,
             Err((key, message)) => {
                 output::complain(&format!("{}\n", place(&key, message)));
@@ -144,9 +148,7 @@ impl Plan {
         exit
     }
 
-    async fn serve(self, announce: impl FnOnce(&Addresses)) -> Result<Exit, Fault> {
-        let mut signals =
-            Signals::new().map_err(|error| (String::new(), format!("cannot watch signals: {error}")))?;
+    async fn serve(self, mut signals: Signals, announce: impl FnOnce(&Addresses)) -> Result<Exit, Fault> {
         let scope = Scope::new();
         let grace = self.grace();
         let counters = [Arc::default(), Arc::default()];
@@ -234,13 +236,21 @@ fn client_part(_: config::Client) -> Result<ClientPart, Fault> {
     Err(("client".to_owned(), message.to_owned()))
 }
 
-/// A full build uses every core; a router has one, and little memory for stacks.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+/// A full build uses every core; a router has one, and little memory for stacks. From now on SIGTERM and SIGINT no
+/// longer end the process.
+pub fn runtime() -> io::Result<(Runtime, Signals)> {
+    // Before there are other threads: they inherit what is blocked.
+    let signals = Signals::block()?;
     #[cfg(feature = "cli")]
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let mut builder = Builder::new_multi_thread();
     #[cfg(not(feature = "cli"))]
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().build()
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.enable_all().build()?;
+    let entered = runtime.enter();
+    // A file that is read like a pipe: tokio knows that kind.
+    let signals = Signals(Receiver::from_owned_fd_unchecked(signals.into())?);
+    drop(entered);
+    Ok((runtime, signals))
 }
 
 /// How an end went.
@@ -287,27 +297,35 @@ pub fn were(relays: u64) -> String {
     if relays == 1 { "1 relay was".to_owned() } else { format!("{relays} relays were") }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, as a file (signalfd).
 #[derive(Debug)]
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
+pub struct Signals(Receiver);
 
 impl Signals {
-    /// From now on these signals no longer end the process.
-    pub fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+    fn block() -> io::Result<SignalFd> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGTERM);
+        set.add(Signal::SIGINT);
+        set.thread_block()?;
+        Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
     }
 
     /// Completes with the next one's name.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            let mut info = [0; size_of::<siginfo>()];
+            match self.0.try_read(&mut info) {
+                Ok(_) if info.starts_with(&(Signal::SIGINT as u32).to_ne_bytes()) => return "SIGINT",
+                Ok(_) => return "SIGTERM",
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Without a runtime there is nothing to wait for.
+                    let _ = self.0.readable().await;
+                }
+                Err(error) => {
+                    tracing::error!("cannot read signals: {error}");
+                    return "an error";
+                }
+            }
         }
     }
 }

@@ -228,11 +228,22 @@ fn rust_log_decides_and_nonsense_is_info() {
     server.signal("TERM");
     assert_eq!(server.exit(), Some(0));
 
-    let mut server = started("rathole=debug,rathole::server=off");
-    server.err.wait_for("listens");
+    // One part is quiet, the others are not.
+    let port = free();
+    let text = server_toml(&format!("127.0.0.1:{port}"), "127.0.0.1:0");
+    let config = file(directory.path(), "quiet.toml", &text);
+    let mut command = rathole(&[&config]);
+    command.env("RUST_LOG", "info,rathole::server=off");
+    let mut server = Running::start(command);
+    let begin = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(begin.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(5));
+    }
     server.signal("TERM");
     assert_eq!(server.exit(), Some(0));
-    assert!(!server.err.rest().contains("server is listening"));
+    let log = server.err.rest();
+    assert!(log.contains("stopping on SIGTERM") && !log.contains("server is listening"), "{log}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! `rathole client --to ...`.
 
 #[cfg(feature = "client")]
+use std::collections::BTreeMap;
+
+#[cfg(feature = "client")]
 use rathole::config::{Client, ClientKind, ClientService, ClientTransport, Noise, Secret, TcpOptions};
 
 use super::*;
@@ -64,7 +67,8 @@ fn config(plan: ClientPlan, token: Secret) -> Client {
         }),
     };
     let tcp = TcpOptions::default();
-    let services = plan.services.into_iter().map(|service| {
+    let mut services = BTreeMap::new();
+    for service in plan.services {
         let kind = if service.udp { ClientKind::Udp { prefer_ipv6: false } } else { ClientKind::Tcp };
         let config = ClientService {
             name: service.name.clone(),
@@ -74,8 +78,8 @@ fn config(plan: ClientPlan, token: Secret) -> Client {
             nodelay: tcp.nodelay,
             retry_interval: RETRY_INTERVAL,
         };
-        (service.name, config)
-    });
+        services.insert(service.name, config);
+    }
     Client {
         remote_addr: plan.to,
         transport,
@@ -84,6 +88,6 @@ fn config(plan: ClientPlan, token: Secret) -> Client {
         heartbeat_timeout: Some(HEARTBEAT_TIMEOUT),
         handshake_timeout: HANDSHAKE_TIMEOUT,
         shutdown_grace: SHUTDOWN_GRACE,
-        services: services.collect(),
+        services,
     }
 }

@@ -1,6 +1,5 @@
 //! The arguments of an ad hoc run, checked: pure, nothing is opened.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -157,12 +156,15 @@ fn services(texts: &[String]) -> Result<Vec<Service>, String> {
     if texts.is_empty() {
         return Err("'--service NAME=[udp:]ADDR' is missing".to_owned());
     }
-    let services = texts.iter().map(|text| service(text)).collect::<Result<Vec<_>, _>>()?;
-    let mut names = BTreeSet::new();
-    match services.iter().find(|service| !names.insert(&service.name)) {
-        Some(twice) => Err(format!("the service '{}' is given twice", twice.name)),
-        None => Ok(services),
+    let mut services: Vec<Service> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let service = service(text)?;
+        if services.iter().any(|other| other.name == service.name) {
+            return Err(format!("the service '{}' is given twice", service.name));
+        }
+        services.push(service);
     }
+    Ok(services)
 }
 
 fn service(text: &str) -> Result<Service, String> {

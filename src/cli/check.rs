@@ -1,12 +1,12 @@
 //! `rathole check`: every error and warning of every file.
 
-use std::collections::BTreeSet;
-use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rathole::config::{self, Config, Endpoint, Host, Loaded, Problem, RoleChoice, Severity};
+use rathole::tasks::Scope;
+use rathole::transport::tcp;
 
 use super::{Exit, output};
 use crate::instance::Plan;
@@ -20,7 +20,7 @@ pub struct Check {
     pub static_only: bool,
 }
 
-/// All names together may take this long to resolve.
+/// A name may take this long to resolve; all are asked for at once.
 const RESOLVE: Duration = Duration::from_secs(5);
 
 /// Prints the findings; a configuration error if there is an error among them.
@@ -49,57 +49,56 @@ fn problems(check: &Check, file: &Path) -> Vec<Problem> {
         files: if check.static_only { &given } else { &system },
         static_only: check.static_only,
     };
-    let loaded = match config::load(&request) {
+    let mut loaded = match config::load(&request) {
         Ok(loaded) => loaded,
         Err(report) => return report.problems().to_vec(),
     };
     let mut problems = loaded.report.problems().to_vec();
     if !check.static_only {
-        problems.extend(Plan::prepare(&loaded).err().unwrap_or_default());
         problems.extend(unresolvable(&loaded));
+        problems.extend(Plan::prepare(&mut loaded).err().unwrap_or_default());
     }
     problems
 }
 
 /// A warning for each name that does not resolve now: when run, it would be retried.
 fn unresolvable(loaded: &Loaded) -> Vec<Problem> {
-    let named = names(&loaded.config);
-    let distinct: BTreeSet<&str> = named.iter().map(|(_, name)| name.as_str()).collect();
-    let (answer, answers) = mpsc::channel();
-    for name in &distinct {
-        let (name, answer) = ((*name).to_owned(), answer.clone());
-        // The resolver cannot be stopped; a thread that is late ends with the process.
-        let thread = std::thread::Builder::new().name("resolve".to_owned());
-        let _ = thread.spawn(move || {
-            let found = (name.as_str(), 0).to_socket_addrs().map(|_| ()).map_err(|error| error.to_string());
-            let _ = answer.send((name, found));
-        });
+    let names = names(&loaded.config);
+    if names.is_empty() {
+        return Vec::new();
     }
-    drop(answer);
-    let deadline = Instant::now() + RESOLVE;
-    let mut resolved = BTreeSet::new();
-    while let Ok((name, found)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        if found.is_ok() {
-            resolved.insert(name);
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    let (failed, failures) = mpsc::channel();
+    runtime.block_on(async {
+        let scope = Scope::new();
+        for (key, endpoint) in names {
+            let failed = failed.clone();
+            scope.spawn(async move {
+                let found = tokio::time::timeout(RESOLVE, tcp::resolve(&endpoint)).await;
+                if !found.is_ok_and(|found| found.is_ok()) {
+                    let _ = failed.send((key, endpoint.host));
+                }
+            });
         }
-    }
-    named
-        .into_iter()
-        .filter(|(_, name)| !resolved.contains(name))
-        .map(|(key, name)| {
-            let message =
-                format!("the name {name} does not resolve here and now; when run, it is tried again");
-            loaded.problem(Severity::Warning, &key, message)
-        })
-        .collect()
+        scope.ended().await;
+    });
+    // A thread that asks the system's resolver cannot be stopped; it is not waited for.
+    runtime.shutdown_background();
+    let warning = |(key, name): (String, Host)| {
+        let message = format!("the name {name} does not resolve here and now; when run, it is tried again");
+        loaded.problem(Severity::Warning, &key, message)
+    };
+    failures.try_iter().map(warning).collect()
 }
 
 /// Every name that this configuration makes this machine resolve, with its key.
-fn names(config: &Config) -> Vec<(String, String)> {
+fn names(config: &Config) -> Vec<(String, Endpoint)> {
     let mut found = Vec::new();
     let mut add = |key: String, endpoint: &Endpoint| {
-        if let Host::Name(name) = &endpoint.host {
-            found.push((key, name.clone()));
+        if let Host::Name(_) = &endpoint.host {
+            found.push((key, endpoint.clone()));
         }
     };
     if let Some(server) = &config.server {

@@ -38,11 +38,11 @@ pub fn run(seconds: Option<u64>) -> Exit {
     // The numbers and the URL are what is to be read here.
     crate::log::init("warn", true);
     instance::raise_open_files_or_warn();
-    let runtime = match instance::runtime() {
-        Ok(runtime) => runtime,
+    let (runtime, signals) = match instance::runtime() {
+        Ok(started) => started,
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
     };
-    let exit = match runtime.block_on(show(seconds.map(Duration::from_secs))) {
+    let exit = match runtime.block_on(show(signals, seconds.map(Duration::from_secs))) {
         Ok(()) => Exit::Ok,
         Err(why) => fail(&why),
     };
@@ -55,8 +55,7 @@ fn fail(why: &str) -> Exit {
     Exit::Runtime
 }
 
-async fn show(limit: Option<Duration>) -> Result<(), String> {
-    let mut signals = Signals::new().map_err(|error| format!("cannot watch signals: {error}"))?;
+async fn show(mut signals: Signals, limit: Option<Duration>) -> Result<(), String> {
     let begin = Instant::now();
     let scope = Scope::new();
     let started = tokio::select! {

@@ -42,7 +42,6 @@ impl Filter {
                 },
             }
         }
-        filter.targets.sort_by_key(|(target, _)| std::cmp::Reverse(target.len()));
         Ok(filter)
     }
 
@@ -50,7 +49,9 @@ impl Filter {
         let fits = |wanted: &str| {
             target.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
-        self.targets.iter().find(|(wanted, _)| fits(wanted)).map_or(self.others, |(_, level)| *level)
+        let longest =
+            self.targets.iter().filter(|(wanted, _)| fits(wanted)).max_by_key(|(wanted, _)| wanted.len());
+        longest.map_or(self.others, |(_, level)| *level)
     }
 
     fn most(&self) -> LevelFilter {
@@ -121,6 +122,11 @@ struct Line {
 }
 
 impl Visit for Line {
+    // No event has such numbers; their formatting alone would be 15 kB.
+    fn record_f64(&mut self, _: &Field, _: f64) {}
+    fn record_i128(&mut self, _: &Field, _: i128) {}
+    fn record_u128(&mut self, _: &Field, _: u128) {}
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
