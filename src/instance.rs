@@ -73,6 +73,7 @@ pub struct Plan {
 
 /// Where a server really listens.
 #[derive(Debug, Default)]
+#[cfg_attr(not(feature = "server"), allow(dead_code))]
 pub struct Addresses {
     /// For clients.
     pub control: Option<SocketAddr>,

@@ -3,6 +3,8 @@
 //! What it decides: what a command line asks for, and which exit code answers it. What it never does: carry a
 //! byte. stdout holds results only; log lines and errors go to stderr.
 
+// Plans of both roles are read in every build; one without the role refuses to run them.
+#[cfg_attr(not(all(feature = "server", feature = "client")), allow(dead_code))]
 mod adhoc;
 mod cli;
 #[cfg(all(feature = "cli", feature = "server", feature = "client", feature = "noise"))]

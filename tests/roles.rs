@@ -1,5 +1,6 @@
 //! The two roles in one process, through the library: what a visitor sees.
 #![cfg(all(feature = "server", feature = "client"))]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

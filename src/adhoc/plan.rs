@@ -51,6 +51,7 @@ pub struct ServerPlan {
 
 /// Where a server's private key comes from.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "noise"), allow(dead_code))]
 pub enum KeySource {
     /// Made for this run.
     Fresh,

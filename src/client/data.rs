@@ -14,7 +14,7 @@ use super::Shared;
 use super::control::Limits;
 use crate::config::{ClientKind, ClientService};
 use crate::counters::Counters;
-use crate::relay::{Relay, Side, udp};
+use crate::relay::{Relay, Side, serve_local};
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
 use crate::wire::{DataCommand, Hello, SessionKey};
@@ -163,17 +163,16 @@ async fn connect_local(service: &ClientService) -> io::Result<TcpStream> {
 async fn serve_datagrams(
     shared: Arc<Shared>,
     service: Arc<ClientService>,
-    mut stream: Stream,
+    stream: Stream,
     prefer_ipv6: bool,
 ) {
-    let flows = shared.relays.child();
-    let ended = tokio::select! {
-        error = udp::serve_local(&mut stream, &service.local_addr, prefer_ipv6, &shared.counters, &flows) => error,
+    tokio::select! {
+        ended = serve_local(stream, &service.local_addr, prefer_ipv6, &shared.counters) => {
+            tracing::info!(service = %service.name, reason = %ended, "UDP data channel ended");
+        }
         // Datagrams have no end to wait for.
-        () = shared.relays.draining() => io::Error::other("this client is stopping"),
-    };
-    flows.cut();
-    tracing::info!(service = %service.name, reason = %ended, "UDP data channel ended");
+        () = shared.relays.draining() => {}
+    }
 }
 
 fn mismatch(service: &ClientService, server: &str, client: &str) {

@@ -123,7 +123,7 @@ impl Demo {
         let server = Server::bind(config, acceptor, at_server.clone())
             .await
             .map_err(|error| format!("{}: {}", error.key, error.message))?;
-        let control = server.control_addr();
+        let control = server.control_addr().ok_or("the server is not bound")?;
         let visitors = server.service_addr(texts::SERVICE).ok_or("the service is not bound")?;
         scope.spawn(server.run(scope.clone()));
 

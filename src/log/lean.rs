@@ -161,10 +161,10 @@ mod tests {
 
     #[test]
     fn time_is_rfc_3339() {
-        let at = |seconds, micros| Time(Duration::new(seconds, micros * 1000)).to_string();
+        let at = |seconds, micros| Time(Duration::new(seconds, micros)).to_string();
         assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(at(951_782_400, 1), "2000-02-29T00:00:00.000001Z");
-        assert_eq!(at(1_709_251_199, 999_999), "2024-02-29T23:59:59.999999Z");
+        assert_eq!(at(951_782_400, 1000), "2000-02-29T00:00:00.000001Z");
+        assert_eq!(at(1_709_251_199, 999_999_999), "2024-02-29T23:59:59.999999Z");
         assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000000Z");
     }
 

@@ -1,48 +1,247 @@
-//! Moving a visitor's bytes: a relay is a value with a state, not an opaque future.
-#![allow(missing_docs, unused)]
-use crate::{config::Endpoint, counters::Counters, tasks::Scope, transport::Stream};
-use std::{io, sync::Arc};
-use tokio::net::{TcpStream, UdpSocket};
+//! Moving visitors' bytes: a relay is a value with a state, not an opaque future.
+//!
+//! What it decides: by which way bytes are moved, when an end or a reset is passed on. What it never does: open a
+//! socket, set a deadline, log. What it keeps: no byte is lost, doubled or reordered; an end on one side ends one
+//! direction, once its bytes are delivered; a reset or a fault on one side is a reset on the other, never an end.
+//!
+//! Reading order: [`Relay`], `direction`, then its two ways `copy` (with `buffer`) and `splice` (with `pipe`);
+//! `watch` sees resets of half-closed peers. UDP: [`flows`], `frames`, `channel`,
+//! [`visitors`] (server), [`locals`] (client, with `address` and `ready`).
+
+mod address;
+mod buffer;
+mod channel;
+mod copy;
+mod direction;
+pub mod flows;
+mod frames;
+pub mod locals;
+mod pipe;
+mod ready;
+mod splice;
+pub mod visitors;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod udp_tests;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::counters::Counters;
+use crate::transport::{Stream, tcp};
+pub use channel::ChannelEnd;
+use direction::{Direction, Fault};
+pub use locals::serve_local;
+use pipe::Pool;
+pub use visitors::{Visitors, drop_datagrams, serve_visitors};
+use watch::Watch;
+
+/// Which role the relay is part of: what its local socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
+    /// The local socket is the visitor: from it to the tunnel is up.
     Server,
+    /// The local socket is the local service: from the tunnel to it is up.
     Client,
 }
+
+/// Why a relay is over.
+#[derive(Debug)]
+pub enum Reason {
+    /// Both directions ended, and every byte was handed over.
+    Ended,
+    /// The visitor reset its connection.
+    VisitorReset,
+    /// The local service reset its connection.
+    LocalReset,
+    /// The data channel was reset.
+    TunnelReset,
+    /// A connection failed otherwise: a timeout, a broken record.
+    Failed {
+        /// Which one: `visitor`, `local service`, `data channel`.
+        end: &'static str,
+        /// How.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Ended => f.write_str("ended"),
+            Reason::VisitorReset => f.write_str("visitor reset"),
+            Reason::LocalReset => f.write_str("local service reset"),
+            Reason::TunnelReset => f.write_str("data channel reset"),
+            Reason::Failed { end, error } => write!(f, "{end} failed: {error}"),
+        }
+    }
+}
+
+/// A data channel and a local socket, and what is on its way between them.
+///
+/// Until both directions have ended, both sockets are set to be reset when they are closed: whatever drops a relay
+/// midway (an error, a cut, the end of the process) looks like a reset, and never like the end of a stream.
+#[derive(Debug)]
 pub struct Relay {
-    t: Stream,
-    l: TcpStream,
+    tunnel: Stream,
+    local: TcpStream,
+    /// From the tunnel to the local socket.
+    inward: Direction,
+    /// From the local socket to the tunnel.
+    outward: Direction,
+    watch: Watch,
+    side: Side,
+    since: Instant,
+    counters: Arc<Counters>,
+    pool: &'static Pool,
 }
+
 impl Relay {
-    pub fn new(t: Stream, l: TcpStream, side: Side, since: tokio::time::Instant, c: Arc<Counters>) -> Self {
-        Relay { t, l }
+    /// Nothing is moved before the first poll. On [`Side::Server`] the first byte down is counted from `since`.
+    pub fn new(
+        tunnel: Stream,
+        local: TcpStream,
+        side: Side,
+        since: Instant,
+        counters: Arc<Counters>,
+    ) -> Self {
+        tunnel.reset_on_drop();
+        tcp::reset_on_drop(&local);
+        let (inward, outward) = (Direction::new(), Direction::new());
+        let (watch, pool) = (Watch::Off, &pipe::POOL);
+        Relay { tunnel, local, inward, outward, watch, side, since, counters, pool }
     }
-    pub async fn run(&mut self) -> &'static str {
-        let _ = tokio::io::copy_bidirectional(&mut self.t, &mut self.l).await;
-        "ended"
+
+    /// Moves bytes until the relay is over. Dropping the future loses nothing: the state is in the relay.
+    pub async fn run(&mut self) -> Reason {
+        poll_fn(|cx| self.poll(cx)).await
     }
+
+    /// Moves what can be moved now, but not so much that others starve.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        let before = (self.up(), self.down());
+        let result = self.poll_directions(cx);
+        self.account(before);
+        match result {
+            Err(reason) => Poll::Ready(reason),
+            Ok(()) if self.inward.is_closed() && self.outward.is_closed() => {
+                self.watch.stop();
+                self.close_orderly();
+                Poll::Ready(Reason::Ended)
+            }
+            Ok(()) => self.poll_watch(cx),
+        }
+    }
+
+    /// Payload bytes delivered towards the local service.
     pub fn up(&self) -> u64 {
-        0
+        match self.side {
+            Side::Server => self.outward.moved(),
+            Side::Client => self.inward.moved(),
+        }
     }
+
+    /// Payload bytes delivered towards the visitor.
     pub fn down(&self) -> u64 {
-        0
+        match self.side {
+            Side::Server => self.inward.moved(),
+            Side::Client => self.outward.moved(),
+        }
     }
-    pub fn cut(&mut self) {}
+
+    /// Both connections are to be reset when this relay is dropped, whatever its state.
+    pub fn cut(&self) {
+        self.tunnel.reset_on_drop();
+        tcp::reset_on_drop(&self.local);
+    }
+
+    fn poll_directions(&mut self, cx: &mut Context<'_>) -> Result<(), Reason> {
+        if let Poll::Ready(Err(fault)) =
+            self.inward.poll(cx, &mut self.tunnel, &mut self.local, true, self.pool)
+        {
+            return Err(match fault {
+                Fault::Source(error) => self.tunnel_fault(error),
+                Fault::Sink(error) => self.local_fault(error),
+            });
+        }
+        // Second, so that it sees at once that the first has closed.
+        let may_end = may_end(self.tunnel.can_half_close(), self.inward.is_closed());
+        if let Poll::Ready(Err(fault)) =
+            self.outward.poll(cx, &mut self.local, &mut self.tunnel, may_end, self.pool)
+        {
+            return Err(match fault {
+                Fault::Source(error) => self.local_fault(error),
+                Fault::Sink(error) => self.tunnel_fault(error),
+            });
+        }
+        Ok(())
+    }
+
+    /// A peer that ended its direction and then resets is seen by the watch alone.
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        match (self.inward.is_flowing(), self.outward.is_flowing()) {
+            (true, false) => self.watch.poll_gone(cx, &self.local).map(|error| self.local_fault(error)),
+            (false, true) => {
+                self.watch.poll_gone(cx, self.tunnel.tcp()).map(|error| self.tunnel_fault(error))
+            }
+            (true, true) | (false, false) => {
+                self.watch.stop();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn account(&self, (up, down): (u64, u64)) {
+        let (up_now, down_now) = (self.up(), self.down());
+        if up_now > up {
+            Counters::add(&self.counters.up, up_now - up);
+        }
+        if down_now > down {
+            Counters::add(&self.counters.down, down_now - down);
+            if down == 0 && self.side == Side::Server {
+                self.counters.first_byte(self.since.elapsed());
+            }
+        }
+    }
+
+    fn close_orderly(&self) {
+        for socket in [self.tunnel.tcp(), &self.local] {
+            // Fails only on a socket that is already gone.
+            let _ = SockRef::from(socket).set_linger(None);
+        }
+    }
+
+    fn tunnel_fault(&self, error: io::Error) -> Reason {
+        if is_reset(&error) { Reason::TunnelReset } else { Reason::Failed { end: "data channel", error } }
+    }
+
+    fn local_fault(&self, error: io::Error) -> Reason {
+        match (self.side, is_reset(&error)) {
+            (Side::Server, true) => Reason::VisitorReset,
+            (Side::Client, true) => Reason::LocalReset,
+            (Side::Server, false) => Reason::Failed { end: "visitor", error },
+            (Side::Client, false) => Reason::Failed { end: "local service", error },
+        }
+    }
 }
-pub mod udp {
-    use super::*;
-    #[derive(Default)]
-    pub struct Visitors;
-    pub async fn serve_visitors(
-        c: Stream,
-        s: &[Arc<UdpSocket>],
-        v: &mut Visitors,
-        k: &Counters,
-    ) -> io::Error {
-        std::future::pending().await
-    }
-    pub async fn discard(s: &[Arc<UdpSocket>], k: &Counters) -> io::Error {
-        std::future::pending().await
-    }
-    pub async fn serve_local(c: &mut Stream, l: &Endpoint, p: bool, k: &Counters, s: &Scope) -> io::Error {
-        std::future::pending().await
-    }
+
+/// Whether the tunnel may be told that the local side has ended: a tunnel that cannot end one direction only must
+/// wait for the other.
+fn may_end(can_half_close: bool, other_closed: bool) -> bool {
+    can_half_close || other_closed
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | ConnectionAborted)
 }

@@ -12,7 +12,7 @@ use super::control::Demand;
 use super::registry::{Event, SessionId};
 use crate::config::ServerService;
 use crate::counters::Counters;
-use crate::relay::udp::{Visitors, discard, serve_visitors};
+use crate::relay::{ChannelEnd, Visitors, drop_datagrams, serve_visitors};
 use crate::tasks::Scope;
 use crate::transport::Stream;
 use crate::wire::DataCommand;
@@ -47,7 +47,7 @@ struct Client {
 impl UdpService {
     /// Serves until the scope drains.
     pub async fn run(self, mut events: mpsc::Receiver<Event>, scope: Scope) {
-        let mut visitors = Visitors::default();
+        let mut visitors = Visitors::new();
         let mut client: Option<Client> = None;
         let mut channel: Option<Stream> = None;
         loop {
@@ -109,10 +109,10 @@ impl UdpService {
     }
 
     /// Relays over the channel until it ends; without one, datagrams are discarded, so that none waits and grows old.
-    async fn relay(&self, channel: Option<Stream>, visitors: &mut Visitors) -> std::io::Error {
+    async fn relay(&self, channel: Option<Stream>, visitors: &mut Visitors) -> ChannelEnd {
         match channel {
             Some(channel) => serve_visitors(channel, &self.sockets, visitors, &self.counters).await,
-            None => discard(&self.sockets, &self.counters).await,
+            None => match drop_datagrams(&self.sockets, &self.counters).await {},
         }
     }
 }

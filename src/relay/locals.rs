@@ -1,0 +1,322 @@
+//! The client's side of UDP: frames to datagrams of the local service, and back.
+//!
+//! Each visitor has a socket of its own, connected to the local service. One task drives them all, so that they end
+//! with their data channel; no flow can block another, as nothing here waits: a queue that is full drops.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::ReadBuf;
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::address::{Address, Lookup};
+use super::buffer::Buffer;
+use super::channel::{Channel, ChannelEnd};
+use super::flows::Flows;
+use super::frames::Outbox;
+use super::ready::Ready;
+use crate::config::Endpoint;
+use crate::counters::Counters;
+use crate::transport::Stream;
+use crate::wire::datagram::MAX_PAYLOAD;
+
+/// Flows of one data channel, and so descriptors, at a time.
+const MOST: usize = 1024;
+
+/// A flow without traffic for this long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Flows that are read in one poll before others get their turn.
+const FLOWS_A_TURN: usize = 32;
+
+/// Datagrams that are read from one flow before others get their turn.
+const DATAGRAMS_A_TURN: usize = 16;
+
+/// Datagrams that may wait for the local service's address.
+const MOST_WAITING: usize = 256;
+
+/// Bytes of them.
+const MOST_WAITING_BYTES: usize = 256 * 1024;
+
+/// Carries datagrams between the data channel and the local service until the channel is over. Dropping the future
+/// closes all flows.
+pub async fn serve_local(
+    channel: Stream,
+    local: &Endpoint,
+    prefer_ipv6: bool,
+    counters: &Counters,
+) -> ChannelEnd {
+    let mut channel = Channel::new(channel);
+    let mut locals = Locals::new(Lookup::new(local, prefer_ipv6), MOST, counters);
+    poll_fn(|cx| {
+        if let Poll::Ready(end) =
+            channel.poll_frames(cx, |visitor, payload| locals.on_frame(visitor, payload))
+        {
+            return Poll::Ready(end);
+        }
+        locals.poll(cx, &mut channel.outbox);
+        channel.poll_write(cx)
+    })
+    .await
+}
+
+struct Locals<'a> {
+    lookup: Lookup,
+    flows: Flows<Flow>,
+    ready: Arc<Ready>,
+    /// Datagrams whose flow cannot be opened yet.
+    waiting: Vec<(SocketAddr, Box<[u8]>)>,
+    waiting_bytes: usize,
+    /// None while there is no flow.
+    expiry: Option<Pin<Box<Sleep>>>,
+    counters: &'a Counters,
+}
+
+/// One visitor's socket. Whoever removes it from the table closes it: nothing else holds it.
+struct Flow {
+    socket: UdpSocket,
+    waker: Waker,
+}
+
+impl<'a> Locals<'a> {
+    fn new(lookup: Lookup, most: usize, counters: &'a Counters) -> Self {
+        let (flows, ready) = (Flows::new(most, IDLE), Arc::default());
+        Locals { lookup, flows, ready, waiting: Vec::new(), waiting_bytes: 0, expiry: None, counters }
+    }
+
+    /// A datagram of a visitor: sent at once, or kept until the address is known, or dropped.
+    fn on_frame(&mut self, visitor: SocketAddr, payload: &[u8]) {
+        let kept = match self.lookup_if_new(visitor) {
+            _ if visitor.port() == 0 || payload.len() > MAX_PAYLOAD => false,
+            None => self.send(visitor, payload),
+            Some(Address::Known(local)) => self.open(visitor, local).is_ok() && self.send(visitor, payload),
+            Some(Address::Wait) => self.wait(visitor, payload),
+            Some(Address::Unknown) => false,
+        };
+        if !kept {
+            Counters::add(&self.counters.dropped_datagrams, 1);
+        }
+    }
+
+    /// Reads what the flows have, closes idle ones.
+    fn poll(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) {
+        self.ready.register(cx);
+        if self.lookup.poll(cx, Instant::now()).is_ready() {
+            self.waiting_bytes = 0;
+            for (visitor, payload) in std::mem::take(&mut self.waiting) {
+                self.on_frame(visitor, &payload);
+            }
+        }
+        for _ in 0..FLOWS_A_TURN {
+            let Some(visitor) = self.ready.next() else { break };
+            self.poll_flow(visitor, outbox);
+        }
+        if !self.ready.is_empty() {
+            cx.waker().wake_by_ref();
+        }
+        self.poll_expiry(cx);
+    }
+
+    /// None: the flow is there, and used now.
+    fn lookup_if_new(&mut self, visitor: SocketAddr) -> Option<Address> {
+        let now = Instant::now();
+        match self.flows.touch(visitor, now.into_std()) {
+            Some(_) => None,
+            None => Some(self.lookup.get(now)),
+        }
+    }
+
+    fn open(&mut self, visitor: SocketAddr, local: SocketAddr) -> io::Result<()> {
+        let socket = match connect(local) {
+            // The oldest flow's descriptor will do.
+            Err(error) if is_out_of_descriptors(&error) && self.flows.evict().is_some() => connect(local)?,
+            result => result?,
+        };
+        let waker = self.ready.waker(visitor);
+        waker.wake_by_ref();
+        let evicted = self.flows.insert(visitor, Flow { socket, waker }, Instant::now().into_std());
+        drop(evicted);
+        Ok(())
+    }
+
+    /// Sends at once or not at all.
+    fn send(&self, visitor: SocketAddr, payload: &[u8]) -> bool {
+        let Some(flow) = self.flows.get(visitor) else { return false };
+        let socket = SockRef::from(&flow.socket);
+        let sent = match socket.send(payload) {
+            // That is the fate of an earlier datagram; the service may be back by now.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Counters::add(&self.counters.dropped_datagrams, 1);
+                socket.send(payload)
+            }
+            result => result,
+        };
+        if sent.is_ok() {
+            Counters::add(&self.counters.up, payload.len() as u64);
+        }
+        sent.is_ok()
+    }
+
+    fn wait(&mut self, visitor: SocketAddr, payload: &[u8]) -> bool {
+        if self.waiting.len() >= MOST_WAITING || self.waiting_bytes + payload.len() > MOST_WAITING_BYTES {
+            return false;
+        }
+        self.waiting_bytes += payload.len();
+        self.waiting.push((visitor, payload.into()));
+        true
+    }
+
+    fn poll_flow(&mut self, visitor: SocketAddr, outbox: &mut Outbox) {
+        let Some(flow) = self.flows.get(visitor) else { return };
+        let mut buffer = Buffer::borrow();
+        let mut used = false;
+        for turn in 0.. {
+            if turn == DATAGRAMS_A_TURN {
+                flow.waker.wake_by_ref();
+                break;
+            }
+            let mut datagram = ReadBuf::new(&mut buffer);
+            let result = flow.socket.poll_recv(&mut Context::from_waker(&flow.waker), &mut datagram);
+            let Poll::Ready(result) = result else { break };
+            used |= result.is_ok();
+            // An error is the fate of one datagram, usually that nobody listened.
+            if result.is_ok() && outbox.push(visitor, datagram.filled()) {
+                Counters::add(&self.counters.down, datagram.filled().len() as u64);
+            } else {
+                Counters::add(&self.counters.dropped_datagrams, 1);
+            }
+        }
+        if used {
+            self.flows.touch(visitor, Instant::now().into_std());
+        }
+    }
+
+    fn poll_expiry(&mut self, cx: &mut Context<'_>) {
+        while let Some(next) = self.flows.next_expiry() {
+            let expiry = self.expiry.get_or_insert_with(|| Box::pin(sleep_until(Instant::from_std(next))));
+            if expiry.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.flows.expire(Instant::now().into_std());
+            self.expiry = None;
+        }
+        self.expiry = None;
+    }
+}
+
+/// A connected socket; it is not bound first, so that a sandbox may forbid bind.
+fn connect(local: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    socket.connect(&local.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::config::Host;
+
+    fn visitor(n: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], n))
+    }
+
+    async fn poll(locals: &mut Locals<'_>) {
+        poll_fn(|cx| {
+            locals.poll(cx, &mut Outbox::default());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    async fn service() -> (UdpSocket, Endpoint) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, Endpoint { host: Host::Ip(address.ip()), port: address.port() })
+    }
+
+    #[tokio::test]
+    async fn flows_are_bounded_and_the_one_in_use_stays() {
+        let (service, endpoint) = service().await;
+        let counters = Counters::default();
+        let mut locals = Locals::new(Lookup::new(&endpoint, false), 20, &counters);
+        let mut buffer = [0; 9];
+        locals.on_frame(visitor(1), b"kept");
+        let (_, kept) = service.recv_from(&mut buffer).await.unwrap();
+        for n in 2..5000 {
+            locals.on_frame(visitor(n), b"flood");
+            service.recv_from(&mut buffer).await.unwrap();
+            if n % 10 == 0 {
+                locals.on_frame(visitor(1), b"kept");
+                assert_eq!(service.recv_from(&mut buffer).await.unwrap(), (4, kept));
+            }
+            assert!(locals.flows.len() <= 20);
+        }
+        poll(&mut locals).await;
+        assert_eq!(counters.dropped_datagrams.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn idle_flows_are_closed_and_used_ones_are_not() {
+        let (service, endpoint) = service().await;
+        let counters = Counters::default();
+        let mut locals = Locals::new(Lookup::new(&endpoint, false), 20, &counters);
+        let mut buffer = [0; 9];
+        locals.on_frame(visitor(1), b"one");
+        let (_, one) = service.recv_from(&mut buffer).await.unwrap();
+        locals.on_frame(visitor(2), b"two");
+        locals.on_frame(visitor(3), b"three");
+        poll(&mut locals).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(50)).await;
+        // One is used by its visitor, two by the service, three not at all.
+        locals.on_frame(visitor(1), b"one");
+        let (_, two) = service.recv_from(&mut buffer).await.unwrap();
+        service.send_to(b"two", two).await.unwrap();
+        let mut outbox = Outbox::default();
+        poll_fn(|cx| {
+            locals.poll(cx, &mut outbox);
+            if counters.down.load(Relaxed) == 3 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert_ne!(one, two);
+        tokio::time::advance(Duration::from_secs(11)).await;
+        poll(&mut locals).await;
+        let left: Vec<bool> = (1..=3).map(|n| locals.flows.get(visitor(n)).is_some()).collect();
+        assert_eq!(left, [true, true, false]);
+        tokio::time::advance(Duration::from_secs(50)).await;
+        poll(&mut locals).await;
+        assert!(locals.flows.is_empty() && locals.expiry.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_found_costs_a_bounded_queue_only() {
+        let endpoint = Endpoint { host: Host::Name("no-such-name.invalid".to_owned()), port: 1 };
+        let counters = Counters::default();
+        let mut locals = Locals::new(Lookup::new(&endpoint, false), 20, &counters);
+        for n in 1..=1000 {
+            locals.on_frame(visitor(n), &[0; 1000]);
+        }
+        assert!(locals.waiting_bytes <= MOST_WAITING_BYTES && locals.waiting.len() <= MOST_WAITING);
+        assert!(!locals.waiting.is_empty());
+        poll_fn(|cx| {
+            locals.poll(cx, &mut Outbox::default());
+            if counters.dropped_datagrams.load(Relaxed) == 1000 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert!(locals.waiting.is_empty() && locals.flows.is_empty());
+    }
+}
