@@ -34,11 +34,19 @@ fn write_the_schema() {
 
 #[test]
 fn the_schema_file_is_the_code() {
-    assert!(read("docs/rathole.schema.json") == schema_text(), "write it anew: cargo test --test config_docs -- --ignored");
+    assert!(
+        read("docs/rathole.schema.json") == schema_text(),
+        "write it anew: cargo test --test config_docs -- --ignored"
+    );
 }
 
 /// Paths of all leaf keys (with their default) and of all tables; a service is NAME.
-fn keys(schema: &Value, path: &str, leaves: &mut BTreeMap<String, Option<Value>>, tables: &mut BTreeSet<String>) {
+fn keys(
+    schema: &Value,
+    path: &str,
+    leaves: &mut BTreeMap<String, Option<Value>>,
+    tables: &mut BTreeSet<String>,
+) {
     let inner = schema["additionalProperties"].as_object().map(|_| ("NAME", &schema["additionalProperties"]));
     let properties = schema["properties"].as_object().into_iter().flatten();
     for (name, schema) in properties.map(|(name, schema)| (name.as_str(), schema)).chain(inner) {
@@ -92,7 +100,9 @@ fn the_manuals_examples_load() {
         let mut text = block.to_owned();
         for (half, address) in [("server", "bind_addr"), ("client", "remote_addr")] {
             if block.contains(&format!("[{half}.")) && !block.contains(&format!("[{half}]")) {
-                text.push_str(&format!("[{half}]\n{address} = \"127.0.0.1:2333\"\ndefault_token = \"0123456789abcdef\"\n"));
+                text.push_str(&format!(
+                    "[{half}]\n{address} = \"127.0.0.1:2333\"\ndefault_token = \"0123456789abcdef\"\n"
+                ));
                 if !block.contains(&format!("[{half}.services")) {
                     text.push_str(&format!("[{half}.services]\n"));
                 }
@@ -151,13 +161,16 @@ fn every_example_loads_and_fits_the_schema() {
         }
         for file in std::fs::read_dir(&directory).unwrap() {
             let file = file.unwrap().path();
-            if file.extension() != Some("toml".as_ref()) || file.to_string_lossy().ends_with("-secrets.toml") {
+            if file.extension() != Some("toml".as_ref()) || file.to_string_lossy().ends_with("-secrets.toml")
+            {
                 continue;
             }
-            let overlay = file.with_file_name(format!("{}-secrets.toml", file.file_stem().unwrap().to_string_lossy()));
+            let overlay =
+                file.with_file_name(format!("{}-secrets.toml", file.file_stem().unwrap().to_string_lossy()));
             let names = [Some(file.clone()), overlay.exists().then_some(overlay)];
             let files: Vec<_> = names.into_iter().flatten().map(|name| (name.clone(), read(&name))).collect();
-            validate(&schema(), &merged(&files), "").unwrap_or_else(|fault| panic!("{}: {fault}", file.display()));
+            validate(&schema(), &merged(&files), "")
+                .unwrap_or_else(|fault| panic!("{}: {fault}", file.display()));
             check(&files, false);
             check(&files, true);
             seen.push(file.strip_prefix(root()).unwrap().to_string_lossy().into_owned());
@@ -208,7 +221,11 @@ fn to_json(text: &str) -> Value {
         }
     }
     fn table_to_json(table: &DeTable<'_>) -> Value {
-        table.iter().map(|(key, inner)| (key.get_ref().to_string(), value(inner.get_ref()))).collect::<Map<_, _>>().into()
+        table
+            .iter()
+            .map(|(key, inner)| (key.get_ref().to_string(), value(inner.get_ref())))
+            .collect::<Map<_, _>>()
+            .into()
     }
     let table = DeTable::parse(text).unwrap_or_else(|error| panic!("{error}"));
     table_to_json(table.get_ref())
@@ -276,9 +293,11 @@ fn validate(schema: &Value, value: &Value, path: &str) -> Result<(), String> {
                     "^.+:[0-9]+$" => text.rsplit_once(':').is_some_and(|(host, port)| {
                         !host.is_empty() && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
                     }),
-                    "^([Hh][Tt][Tt][Pp]|[Ss][Oo][Cc][Kk][Ss]5)://" => text
-                        .split_once("://")
-                        .is_some_and(|(scheme, _)| ["http", "socks5"].contains(&scheme.to_lowercase().as_str())),
+                    "^([Hh][Tt][Tt][Pp]|[Ss][Oo][Cc][Kk][Ss]5)://" => {
+                        text.split_once("://").is_some_and(|(scheme, _)| {
+                            ["http", "socks5"].contains(&scheme.to_lowercase().as_str())
+                        })
+                    }
                     other => panic!("pattern {other}"),
                 };
                 if !right {
@@ -286,7 +305,9 @@ fn validate(schema: &Value, value: &Value, path: &str) -> Result<(), String> {
                 }
             }
             "allOf" => list().try_for_each(|each| validate(each, value, path))?,
-            "anyOf" if list().all(|each| validate(each, value, path).is_err()) => return fault("none of anyOf"),
+            "anyOf" if list().all(|each| validate(each, value, path).is_err()) => {
+                return fault("none of anyOf");
+            }
             "anyOf" => {}
             "not" if validate(rule, value, path).is_ok() => return fault("is what it must not be"),
             "not" => {}

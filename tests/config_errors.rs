@@ -38,46 +38,150 @@ fn each_error_names_its_place_and_key() {
         ("server = 3".to_owned(), "a.toml:1:10: error: server: expected a table, found a number"),
         ("[[server]]".to_owned(), "a.toml:1:1: error: server: expected a table, found an array"),
         // Missing.
-        ("[server]\nservices = {}\n".to_owned(), "a.toml:1:2: error: server.bind_addr: this key is missing (bind_addr = \"host:port\")"),
-        ("[server]\nbind_addr = \"127.0.0.1:1\"\n".to_owned(), "a.toml:1:2: error: server.services: this key is missing ([server.services.NAME] for each service)"),
-        (service("token = \"0123456789abcdef\"\n"), "a.toml:3:18: error: server.services.a.bind_addr: this key is missing"),
-        (service("bind_addr = \"127.0.0.1:2\"\n"), "a.toml:3:18: error: server.services.a.token: this service has no token"),
-        (with("[server.transport.tcp]\nnodelay = true\n"), "a.toml:7:9: error: server.transport.type: this key is missing"),
-        (with(&format!("{ws}[server.transport.websocket]\n")), "a.toml:9:19: error: server.transport.websocket.tls: this key is missing"),
+        (
+            "[server]\nservices = {}\n".to_owned(),
+            "a.toml:1:2: error: server.bind_addr: this key is missing (bind_addr = \"host:port\")",
+        ),
+        (
+            "[server]\nbind_addr = \"127.0.0.1:1\"\n".to_owned(),
+            "a.toml:1:2: error: server.services: this key is missing ([server.services.NAME] for each service)",
+        ),
+        (
+            service("token = \"0123456789abcdef\"\n"),
+            "a.toml:3:18: error: server.services.a.bind_addr: this key is missing",
+        ),
+        (
+            service("bind_addr = \"127.0.0.1:2\"\n"),
+            "a.toml:3:18: error: server.services.a.token: this service has no token",
+        ),
+        (
+            with("[server.transport.tcp]\nnodelay = true\n"),
+            "a.toml:7:9: error: server.transport.type: this key is missing",
+        ),
+        (
+            with(&format!("{ws}[server.transport.websocket]\n")),
+            "a.toml:9:19: error: server.transport.websocket.tls: this key is missing",
+        ),
         // Types.
-        (server("heartbeat_interval = \"30\"", ""), "a.toml:4:22: error: server.heartbeat_interval: expected a whole number of seconds, found a string"),
-        (server("heartbeat_interval = -1", ""), "a.toml:4:22: error: server.heartbeat_interval: expected a whole number of seconds, found a negative number"),
-        (server("heartbeat_interval = 1.5", ""), "a.toml:4:22: error: server.heartbeat_interval: expected a whole number of seconds, found a number with a fraction"),
-        (server("heartbeat_interval = 9223372036854775808", ""), "a.toml:4:22: error: server.heartbeat_interval: expected a whole number of seconds, found a number above 9223372036854775807"),
-        (server("transport = 1", ""), "a.toml:4:13: error: server.transport: expected a table, found a number"),
-        (with("nodelay = 1\n"), "a.toml:7:11: error: server.services.ssh.nodelay: expected true or false, found a number"),
-        (with("type = \"TCP\"\n"), "a.toml:7:8: error: server.services.ssh.type: expected \"tcp\" or \"udp\", found another string"),
-        (with("type = \"tpc\"\n"), "a.toml:7:8: error: server.services.ssh.type: expected \"tcp\" or \"udp\", found another string (did you mean \"tcp\"?)"),
-        (with("[server.services]\nx = 1\n"), "a.toml:8:5: error: server.services.x: expected a table, found a number"),
-        (with("[server.services.\"a b\"]\nx = 1\nbind_addr = \"127.0.0.1:3\"\n"), "a.toml:8:1: error: server.services.\"a b\".x: unknown key"),
+        (
+            server("heartbeat_interval = \"30\"", ""),
+            "a.toml:4:22: error: server.heartbeat_interval: expected a whole number of seconds, found a string",
+        ),
+        (
+            server("heartbeat_interval = -1", ""),
+            "a.toml:4:22: error: server.heartbeat_interval: expected a whole number of seconds, found a negative number",
+        ),
+        (
+            server("heartbeat_interval = 1.5", ""),
+            "a.toml:4:22: error: server.heartbeat_interval: expected a whole number of seconds, found a number with a fraction",
+        ),
+        (
+            server("heartbeat_interval = 9223372036854775808", ""),
+            "a.toml:4:22: error: server.heartbeat_interval: expected a whole number of seconds, found a number above 9223372036854775807",
+        ),
+        (
+            server("transport = 1", ""),
+            "a.toml:4:13: error: server.transport: expected a table, found a number",
+        ),
+        (
+            with("nodelay = 1\n"),
+            "a.toml:7:11: error: server.services.ssh.nodelay: expected true or false, found a number",
+        ),
+        (
+            with("type = \"TCP\"\n"),
+            "a.toml:7:8: error: server.services.ssh.type: expected \"tcp\" or \"udp\", found another string",
+        ),
+        (
+            with("type = \"tpc\"\n"),
+            "a.toml:7:8: error: server.services.ssh.type: expected \"tcp\" or \"udp\", found another string (did you mean \"tcp\"?)",
+        ),
+        (
+            with("[server.services]\nx = 1\n"),
+            "a.toml:8:5: error: server.services.x: expected a table, found a number",
+        ),
+        (
+            with("[server.services.\"a b\"]\nx = 1\nbind_addr = \"127.0.0.1:3\"\n"),
+            "a.toml:8:1: error: server.services.\"a b\".x: unknown key",
+        ),
         // Addresses.
-        (client("", "[client.services.x]\nlocal_addr = \"localhost\"\n"), "a.toml:8:14: error: client.services.x.local_addr: the port is missing: write host:port"),
-        (with("[server.services.x]\nbind_addr = \"::1:80\"\n"), "a.toml:8:13: error: server.services.x.bind_addr: an IPv6 address must be in brackets"),
-        (with("[server.services.x]\nbind_addr = \"127.0.0.1:5202\"\n"), "a.toml:8:13: error: server.services.x.bind_addr: this address is already taken by server.services.ssh.bind_addr"),
-        (with("[server.services.x]\nbind_addr = \"0.0.0.0:2333\"\n"), "a.toml:8:13: error: server.services.x.bind_addr: this address is already taken by server.bind_addr"),
-        (with("[server.services.x]\nbind_addr = \"[::]:5202\"\n"), "a.toml:8:13: error: server.services.x.bind_addr: this address is already taken by server.services.ssh.bind_addr"),
+        (
+            client("", "[client.services.x]\nlocal_addr = \"localhost\"\n"),
+            "a.toml:8:14: error: client.services.x.local_addr: the port is missing: write host:port",
+        ),
+        (
+            with("[server.services.x]\nbind_addr = \"::1:80\"\n"),
+            "a.toml:8:13: error: server.services.x.bind_addr: an IPv6 address must be in brackets",
+        ),
+        (
+            with("[server.services.x]\nbind_addr = \"127.0.0.1:5202\"\n"),
+            "a.toml:8:13: error: server.services.x.bind_addr: this address is already taken by server.services.ssh.bind_addr",
+        ),
+        (
+            with("[server.services.x]\nbind_addr = \"0.0.0.0:2333\"\n"),
+            "a.toml:8:13: error: server.services.x.bind_addr: this address is already taken by server.bind_addr",
+        ),
+        (
+            with("[server.services.x]\nbind_addr = \"[::]:5202\"\n"),
+            "a.toml:8:13: error: server.services.x.bind_addr: this address is already taken by server.services.ssh.bind_addr",
+        ),
         // Secrets twice.
-        (server("default_token_file = \"x\"", ""), "a.toml:4:22: error: server.default_token_file: both default_token and default_token_file are given (keep one of them)"),
+        (
+            server("default_token_file = \"x\"", ""),
+            "a.toml:4:22: error: server.default_token_file: both default_token and default_token_file are given (keep one of them)",
+        ),
         // New keys.
-        (with("type = \"udp\"\nproxy_protocol = \"v1\"\n"), "a.toml:8:18: error: server.services.ssh.proxy_protocol: only a service of type = \"tcp\" can have this"),
-        (with("proxy_protocol = \"v3\"\n"), "a.toml:7:18: error: server.services.ssh.proxy_protocol: expected \"v1\" or \"v2\", found another string"),
+        (
+            with("type = \"udp\"\nproxy_protocol = \"v1\"\n"),
+            "a.toml:8:18: error: server.services.ssh.proxy_protocol: only a service of type = \"tcp\" can have this",
+        ),
+        (
+            with("proxy_protocol = \"v3\"\n"),
+            "a.toml:7:18: error: server.services.ssh.proxy_protocol: expected \"v1\" or \"v2\", found another string",
+        ),
         // Proxy.
-        (with("[server.transport]\ntype=\"tcp\"\n[server.transport.tcp]\nproxy = \"ftp://x\"\n"), "a.toml:10:9: error: server.transport.tcp.proxy: the scheme is not supported"),
-        (client("", "[client.transport]\ntype=\"tcp\"\n[client.transport.tcp]\nproxy = \"http://x:y\"\n"), "a.toml:10:9: error: client.transport.tcp.proxy: the port is not a number"),
+        (
+            with("[server.transport]\ntype=\"tcp\"\n[server.transport.tcp]\nproxy = \"ftp://x\"\n"),
+            "a.toml:10:9: error: server.transport.tcp.proxy: the scheme is not supported",
+        ),
+        (
+            client("", "[client.transport]\ntype=\"tcp\"\n[client.transport.tcp]\nproxy = \"http://x:y\"\n"),
+            "a.toml:10:9: error: client.transport.tcp.proxy: the port is not a number",
+        ),
         // TLS, refused by upstream too.
-        (with("[server.transport]\ntype = \"tls\"\n"), "a.toml:8:8: error: server.transport.tls: type = \"tls\" needs this table"),
-        (client("", "[client.transport]\ntype = \"tls\"\n"), "a.toml:8:8: error: client.transport.tls: type = \"tls\" needs this table"),
-        (with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\n"), "a.toml:9:19: error: server.transport.tls.cert: a server needs a certificate and a key"),
-        (with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\npkcs12_password = \"x\"\n"), "a.toml:9:19: error: server.transport.tls.cert: "),
-        (with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\npkcs12 = \"x\"\n"), "a.toml:9:19: error: server.transport.tls.pkcs12_password: "),
-        (with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\ncert = \"x\"\n"), "a.toml:9:19: error: server.transport.tls.key: "),
-        (with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\nkey = \"x\"\n"), "a.toml:9:19: error: server.transport.tls.cert: "),
-        (with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\npkcs12 = \"x\"\npkcs12_password = \"\"\ncert = \"x\"\n"), "a.toml:12:8: error: server.transport.tls.pkcs12: both pkcs12 and cert or key are given"),
+        (
+            with("[server.transport]\ntype = \"tls\"\n"),
+            "a.toml:8:8: error: server.transport.tls: type = \"tls\" needs this table",
+        ),
+        (
+            client("", "[client.transport]\ntype = \"tls\"\n"),
+            "a.toml:8:8: error: client.transport.tls: type = \"tls\" needs this table",
+        ),
+        (
+            with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\n"),
+            "a.toml:9:19: error: server.transport.tls.cert: a server needs a certificate and a key",
+        ),
+        (
+            with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\npkcs12_password = \"x\"\n"),
+            "a.toml:9:19: error: server.transport.tls.cert: ",
+        ),
+        (
+            with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\npkcs12 = \"x\"\n"),
+            "a.toml:9:19: error: server.transport.tls.pkcs12_password: ",
+        ),
+        (
+            with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\ncert = \"x\"\n"),
+            "a.toml:9:19: error: server.transport.tls.key: ",
+        ),
+        (
+            with("[server.transport]\ntype = \"tls\"\n[server.transport.tls]\nkey = \"x\"\n"),
+            "a.toml:9:19: error: server.transport.tls.cert: ",
+        ),
+        (
+            with(
+                "[server.transport]\ntype = \"tls\"\n[server.transport.tls]\npkcs12 = \"x\"\npkcs12_password = \"\"\ncert = \"x\"\n",
+            ),
+            "a.toml:12:8: error: server.transport.tls.pkcs12: both pkcs12 and cert or key are given",
+        ),
     ] {
         let error = error(&toml);
         assert!(error.starts_with(expected), "\n got: {error}\nwant: {expected}\n{toml}");
@@ -103,8 +207,10 @@ fn a_transport_that_is_not_built_in_is_named() {
     }
     assert_eq!(seen, 3);
     if !cfg!(feature = "proxy") {
-        let toml =
-            client("", "[client.transport]\ntype = \"tcp\"\n[client.transport.tcp]\nproxy = \"http://p:1\"\n");
+        let toml = client(
+            "",
+            "[client.transport]\ntype = \"tcp\"\n[client.transport.tcp]\nproxy = \"http://p:1\"\n",
+        );
         assert!(error(&toml).contains("without the feature `proxy`"));
     }
 }
@@ -121,19 +227,58 @@ fn noise_keys_must_fit_the_pattern() {
     let remote = format!("remote_public_key = \"{KEY}\"\n");
     let missing_table = |half: &str| both(half, "").replace(&format!("[{half}.transport.noise]\n"), "");
     for (toml, expected) in [
-        (missing_table("server"), "a.toml:8:8: error: server.transport.noise: type = \"noise\" needs this table"),
-        (missing_table("client"), "a.toml:8:8: error: client.transport.noise: type = \"noise\" needs this table"),
-        (both("server", ""), "a.toml:9:19: error: server.transport.noise.local_private_key: the pattern needs this key"),
-        (both("client", ""), "a.toml:9:19: error: client.transport.noise.remote_public_key: the pattern needs this key"),
-        (both("server", &[&pattern("KK"), &*local].concat()), "a.toml:9:19: error: server.transport.noise.remote_public_key: the pattern needs"),
-        (both("client", &[&pattern("KK"), &*remote].concat()), "a.toml:9:19: error: client.transport.noise.local_private_key: the pattern needs"),
-        (both("client", &[&pattern("XK"), &*local].concat()), "a.toml:9:19: error: client.transport.noise.remote_public_key: the pattern needs"),
-        (both("client", &pattern("NKpsk0")), "a.toml:10:11: error: client.transport.noise.pattern: patterns with a pre-shared key"),
-        (both("client", &pattern("N")), "a.toml:10:11: error: client.transport.noise.pattern: the patterns are NN NK"),
-        (both("client", "remote_public_key = \"AAAA\"\n"), "a.toml:10:21: error: client.transport.noise.remote_public_key: a key has 32 bytes, this has 3"),
-        (both("client", "remote_public_key = \"no\"\n"), "a.toml:10:21: error: client.transport.noise.remote_public_key: this is not base64"),
-        (both("server", "local_private_key = \"AAAA\"\n"), "a.toml:10:21: error: server.transport.noise.local_private_key: a key has 32 bytes"),
-        (both("server", "local_private_key_file = \"absent\"\n"), "a.toml:10:26: error: server.transport.noise.local_private_key_file: cannot read absent: there is no such file"),
+        (
+            missing_table("server"),
+            "a.toml:8:8: error: server.transport.noise: type = \"noise\" needs this table",
+        ),
+        (
+            missing_table("client"),
+            "a.toml:8:8: error: client.transport.noise: type = \"noise\" needs this table",
+        ),
+        (
+            both("server", ""),
+            "a.toml:9:19: error: server.transport.noise.local_private_key: the pattern needs this key",
+        ),
+        (
+            both("client", ""),
+            "a.toml:9:19: error: client.transport.noise.remote_public_key: the pattern needs this key",
+        ),
+        (
+            both("server", &[&pattern("KK"), &*local].concat()),
+            "a.toml:9:19: error: server.transport.noise.remote_public_key: the pattern needs",
+        ),
+        (
+            both("client", &[&pattern("KK"), &*remote].concat()),
+            "a.toml:9:19: error: client.transport.noise.local_private_key: the pattern needs",
+        ),
+        (
+            both("client", &[&pattern("XK"), &*local].concat()),
+            "a.toml:9:19: error: client.transport.noise.remote_public_key: the pattern needs",
+        ),
+        (
+            both("client", &pattern("NKpsk0")),
+            "a.toml:10:11: error: client.transport.noise.pattern: patterns with a pre-shared key",
+        ),
+        (
+            both("client", &pattern("N")),
+            "a.toml:10:11: error: client.transport.noise.pattern: the patterns are NN NK",
+        ),
+        (
+            both("client", "remote_public_key = \"AAAA\"\n"),
+            "a.toml:10:21: error: client.transport.noise.remote_public_key: a key has 32 bytes, this has 3",
+        ),
+        (
+            both("client", "remote_public_key = \"no\"\n"),
+            "a.toml:10:21: error: client.transport.noise.remote_public_key: this is not base64",
+        ),
+        (
+            both("server", "local_private_key = \"AAAA\"\n"),
+            "a.toml:10:21: error: server.transport.noise.local_private_key: a key has 32 bytes",
+        ),
+        (
+            both("server", "local_private_key_file = \"absent\"\n"),
+            "a.toml:10:26: error: server.transport.noise.local_private_key_file: cannot read absent: there is no such file",
+        ),
     ] {
         let error = error(&toml);
         assert!(error.starts_with(expected), "\n got: {error}\nwant: {expected}\n{toml}");
@@ -165,7 +310,8 @@ fn a_websocket_needs_its_tables() {
     assert!(error(&ws("client", "")).starts_with("a.toml:8:8: error: client.transport.websocket: "));
     for half in ["server", "client"] {
         let error = error(&ws(half, &format!("[{half}.transport.websocket]\ntls = true\n")));
-        let (needs, without) = ("tls: a websocket with tls = true needs this table", "built without the feature `tls`");
+        let (needs, without) =
+            ("tls: a websocket with tls = true needs this table", "built without the feature `tls`");
         assert!(error.contains(if cfg!(feature = "tls") { needs } else { without }), "{error}");
     }
 }
@@ -175,22 +321,54 @@ fn an_unknown_key_is_told_what_was_meant() {
     let in_client = |line: &str| client(line, "");
     let in_service = |line: &str| client("", line);
     for (toml, key, help) in [
-        (in_client("heartbeat_interval = 30"), "client.heartbeat_interval", "heartbeat_interval belongs in [server]"),
-        (server("heartbeat_timeout = 30", ""), "server.heartbeat_timeout", "heartbeat_timeout belongs in [client]"),
-        (in_client("transport = { type = \"tcp\", keepalive_secs = 3 }"), "client.transport.keepalive_secs", "keepalive_secs belongs in [client.transport.tcp]"),
-        (server("transport = { type = \"tcp\", keepalive_secs = 3 }", ""), "server.transport.keepalive_secs", "keepalive_secs belongs in [server.transport.tcp]"),
-        (in_client("nodelay = true"), "client.nodelay", "nodelay belongs in [client.transport.tcp] or [client.services.NAME]"),
-        (in_service("remote_port = 22"), "client.services.ssh.remote_port", "the public port is set on the server: bind_addr in [server.services.NAME]"),
+        (
+            in_client("heartbeat_interval = 30"),
+            "client.heartbeat_interval",
+            "heartbeat_interval belongs in [server]",
+        ),
+        (
+            server("heartbeat_timeout = 30", ""),
+            "server.heartbeat_timeout",
+            "heartbeat_timeout belongs in [client]",
+        ),
+        (
+            in_client("transport = { type = \"tcp\", keepalive_secs = 3 }"),
+            "client.transport.keepalive_secs",
+            "keepalive_secs belongs in [client.transport.tcp]",
+        ),
+        (
+            server("transport = { type = \"tcp\", keepalive_secs = 3 }", ""),
+            "server.transport.keepalive_secs",
+            "keepalive_secs belongs in [server.transport.tcp]",
+        ),
+        (
+            in_client("nodelay = true"),
+            "client.nodelay",
+            "nodelay belongs in [client.transport.tcp] or [client.services.NAME]",
+        ),
+        (
+            in_service("remote_port = 22"),
+            "client.services.ssh.remote_port",
+            "the public port is set on the server: bind_addr in [server.services.NAME]",
+        ),
         (in_service("local_port = 22"), "client.services.ssh.local_port", "local_addr"),
         (in_service("localIP = \"x\""), "client.services.ssh.localIP", "local_addr"),
         (in_service("name = \"x\""), "client.services.ssh.name", "key of its table"),
-        (in_service("remote_addr = \"x\""), "client.services.ssh.remote_addr", "remote_addr belongs in [client]"),
+        (
+            in_service("remote_addr = \"x\""),
+            "client.services.ssh.remote_addr",
+            "remote_addr belongs in [client]",
+        ),
         (in_service("bind_addr = \"x\""), "client.services.ssh.bind_addr", "[server.services.NAME]"),
         (in_service("cert = \"x\""), "client.services.ssh.cert", "[server.transport.tls]"),
         (in_service("tokne = \"x\""), "client.services.ssh.tokne", "did you mean token?"),
         (in_service("localAddr = \"x\""), "client.services.ssh.localAddr", "did you mean local_addr?"),
         (in_client("server_addr = \"x\""), "client.server_addr", "remote_addr"),
-        (in_client("heartbeat_intervall = 1"), "client.heartbeat_intervall", "did you mean heartbeat_interval? It belongs in [server]"),
+        (
+            in_client("heartbeat_intervall = 1"),
+            "client.heartbeat_intervall",
+            "did you mean heartbeat_interval? It belongs in [server]",
+        ),
         (in_client("zzzzzzzz = 1"), "client.zzzzzzzz", "known here: remote_addr, default_token"),
         (format!("bind_addr = \"x\"\n{}", server("", "")), "bind_addr", "[server]"),
         (format!("{}[common]\n", server("", "")), "common", "[server] and [client]"),
@@ -213,8 +391,15 @@ fn all_errors_of_all_files_come_in_one_run() {
     let load = Load { files, overlays: &["b.toml", "c.toml"], role: RoleChoice::Auto, static_only: false };
     let errors = of(Severity::Error, load.run());
     let places: Vec<_> = errors.iter().map(|error| error.split(": ").next().unwrap()).collect();
-    let expected =
-        ["a.toml:2:13", "a.toml:3:1", "a.toml:4:18", "a.toml:5:13", "b.toml:2:22", "c.toml:1:2", "c.toml:2:15"];
+    let expected = [
+        "a.toml:2:13",
+        "a.toml:3:1",
+        "a.toml:4:18",
+        "a.toml:5:13",
+        "b.toml:2:22",
+        "c.toml:1:2",
+        "c.toml:2:15",
+    ];
     assert_eq!(places, expected, "{errors:#?}");
 }
 
@@ -239,7 +424,10 @@ fn a_file_that_is_no_configuration_is_one_clear_line() {
         assert_eq!(of(Severity::Error, load.run()), [expected]);
     }
     let absent = Load { files: Memory::default(), overlays: &[], role: RoleChoice::Auto, static_only: true };
-    assert_eq!(of(Severity::Error, absent.run()), ["a.toml: error: cannot read this file: there is no such file"]);
+    assert_eq!(
+        of(Severity::Error, absent.run()),
+        ["a.toml: error: cannot read this file: there is no such file"]
+    );
 }
 
 #[test]
@@ -273,7 +461,8 @@ fn the_half_that_is_not_run_is_held_to_what_upstream_refuses_and_no_more() {
         assert!(run(half, RoleChoice::Client).is_err(), "{half}");
         assert!(run(half, RoleChoice::Auto).is_err(), "{half}");
     }
-    let server_half = "[server]\nbind_addr = \"x\"\nservices = {}\ntransport = { type = \"tls\", tls = {} }\n";
+    let server_half =
+        "[server]\nbind_addr = \"x\"\nservices = {}\ntransport = { type = \"tls\", tls = {} }\n";
     let mut load = text(&format!("{server_half}{}", client("", "")));
     load.role = RoleChoice::Client;
     assert!(load.run().is_err(), "a server's TLS without identity is refused by upstream's client too");
@@ -281,13 +470,13 @@ fn the_half_that_is_not_run_is_held_to_what_upstream_refuses_and_no_more() {
 
 #[test]
 fn the_role_must_be_there() {
-    for (toml, role, key) in [
-        (client("", ""), RoleChoice::Server, "server"),
-        (server("", ""), RoleChoice::Client, "client"),
-    ] {
+    for (toml, role, key) in
+        [(client("", ""), RoleChoice::Server, "server"), (server("", ""), RoleChoice::Client, "client")]
+    {
         let mut load = text(&toml);
         load.role = role;
-        let expected = format!("a.toml:1:1: error: {key}: there is no table [{key}], but the {key} is to be run");
+        let expected =
+            format!("a.toml:1:1: error: {key}: there is no table [{key}], but the {key} is to be run");
         let errors = of(Severity::Error, load.run());
         assert!(errors.len() == 1 && errors[0].starts_with(&expected), "{errors:?}");
     }
@@ -315,9 +504,13 @@ fn no_secret_is_ever_shown() {
         format!("default_token.x = \"{marker}\"\n"),
         format!("default_token = \"{marker}\"\ndefault_token_file = \"x\"\n"),
         format!("default_token = \"{marker}\"\ntransport = {{ type = \"{marker}\" }}\n"),
-        format!("bind_addr = \"{marker}\"\nservices = {{ a = {{ bind_addr = \"{marker}\", token = \"{marker}\" }} }}\n"),
+        format!(
+            "bind_addr = \"{marker}\"\nservices = {{ a = {{ bind_addr = \"{marker}\", token = \"{marker}\" }} }}\n"
+        ),
         format!("default_tokne = \"{marker}\"\n"),
-        format!("transport = {{ type = \"tls\", tls = {{ pkcs12 = \"x\", pkcs12_password = \"{marker}\" }} }}\n"),
+        format!(
+            "transport = {{ type = \"tls\", tls = {{ pkcs12 = \"x\", pkcs12_password = \"{marker}\" }} }}\n"
+        ),
         format!("transport = {{ type = \"tcp\", tcp = {{ proxy = \"http://{marker}\" }} }}\n"),
         format!("transport = {{ type = \"tcp\", tcp = {{ proxy = \"http://u:{marker}@h:x\" }} }}\n"),
         format!("transport = {{ type = \"tcp\", tcp = {{ proxy = \"ftp://u:{marker}@h:1\" }} }}\n"),

@@ -57,7 +57,10 @@ fn what_is_written_is_what_is_meant() {
     );
     let server = config.server.unwrap();
     assert_eq!(server.heartbeat_interval, Some(7 * SECOND));
-    assert_eq!([server.handshake_timeout, server.shutdown_grace, server.visitor_timeout], [8 * SECOND, 9 * SECOND, 10 * SECOND]);
+    assert_eq!(
+        [server.handshake_timeout, server.shutdown_grace, server.visitor_timeout],
+        [8 * SECOND, 9 * SECOND, 10 * SECOND]
+    );
     assert_eq!((server.tcp.keepalive_idle, server.tcp.keepalive_interval), (11 * SECOND, 12 * SECOND));
     assert_eq!((server.services["a"].kind, server.services["a"].nodelay), (ServerKind::Udp, false));
     assert_eq!(server.services["a"].token, Secret::new("tök€n-0123456789"));
@@ -73,7 +76,8 @@ fn what_is_written_is_what_is_meant() {
 
 #[test]
 fn zero_keeps_its_meaning_where_it_has_one() {
-    let server = good(&server("heartbeat_interval = 0\nshutdown_grace = 0\nvisitor_timeout = 0", "")).server.unwrap();
+    let server =
+        good(&server("heartbeat_interval = 0\nshutdown_grace = 0\nvisitor_timeout = 0", "")).server.unwrap();
     assert_eq!(server.heartbeat_interval, None);
     assert_eq!((server.shutdown_grace, server.visitor_timeout), (Duration::ZERO, Duration::ZERO));
     let toml = client("heartbeat_timeout = 0\nshutdown_grace = 0", "");
@@ -85,7 +89,9 @@ fn zero_keeps_its_meaning_where_it_has_one() {
 #[test]
 fn the_senseless_is_clamped_with_a_warning() {
     let max = i64::MAX;
-    let transport = |half: &str, lines: &str| format!("[{half}.transport]\ntype = \"tcp\"\n[{half}.transport.tcp]\n{lines}");
+    let transport = |half: &str, lines: &str| {
+        format!("[{half}.transport]\ntype = \"tcp\"\n[{half}.transport.tcp]\n{lines}")
+    };
     let year = 31_536_000 * SECOND;
     let one = |toml: &str, key: &str| {
         let warnings = warnings(toml);
@@ -103,7 +109,8 @@ fn the_senseless_is_clamped_with_a_warning() {
     for (value, expected) in [(0, SECOND), (max, year)] {
         let config = one(&client(&format!("retry_interval = {value}"), ""), "client.retry_interval");
         assert_eq!(config.client.unwrap().services["ssh"].retry_interval, expected);
-        let config = one(&client("", &format!("retry_interval = {value}")), "client.services.ssh.retry_interval");
+        let config =
+            one(&client("", &format!("retry_interval = {value}")), "client.services.ssh.retry_interval");
         assert_eq!(config.client.unwrap().services["ssh"].retry_interval, expected);
     }
     for (value, expected) in [(0, 5 * SECOND), (max, 3600 * SECOND)] {
@@ -112,7 +119,8 @@ fn the_senseless_is_clamped_with_a_warning() {
         let client = one(&client(&line, ""), "client.handshake_timeout").client.unwrap();
         assert_eq!([server.handshake_timeout, client.handshake_timeout], [expected; 2]);
     }
-    let server = |key: &str| one(&server(&format!("{key} = {max}"), ""), &format!("server.{key}")).server.unwrap();
+    let server =
+        |key: &str| one(&server(&format!("{key} = {max}"), ""), &format!("server.{key}")).server.unwrap();
     assert_eq!(server("heartbeat_interval").heartbeat_interval, Some(year));
     assert_eq!(server("shutdown_grace").shutdown_grace, year);
     assert_eq!(server("visitor_timeout").visitor_timeout, year);
@@ -123,7 +131,10 @@ fn the_senseless_is_clamped_with_a_warning() {
 #[test]
 fn weak_things_are_warned_of() {
     let both = |interval: u32, timeout: u32| {
-        server(&format!("heartbeat_interval = {interval}"), &client(&format!("heartbeat_timeout = {timeout}"), ""))
+        server(
+            &format!("heartbeat_interval = {interval}"),
+            &client(&format!("heartbeat_timeout = {timeout}"), ""),
+        )
     };
     for (toml, key) in [
         (server("", "").replace("127.0.0.1:2333", "0.0.0.0:2333"), "server.bind_addr"),
@@ -146,7 +157,10 @@ fn weak_things_are_warned_of() {
         ),
     ] {
         let warnings = warnings(&toml);
-        assert!(warnings.len() == 1 && warnings[0].contains(&format!(": warning: {key}: ")), "{key}: {warnings:?}");
+        assert!(
+            warnings.len() == 1 && warnings[0].contains(&format!(": warning: {key}: ")),
+            "{key}: {warnings:?}"
+        );
     }
     for quiet in [both(10, 11), both(0, 0), both(60, 0), client("heartbeat_timeout = 31", "")] {
         assert!(warnings(&quiet).is_empty(), "{quiet}");
@@ -161,7 +175,8 @@ fn a_secret_that_others_may_read_is_warned_of() {
         load.files = load.files.mode("a.toml", mode);
         assert_eq!(run(&load).len(), expected, "{mode:o}");
     }
-    let no_secret = server("default_token_file = \"t\"", "").replace("default_token = \"0123456789abcdef\"\n", "");
+    let no_secret =
+        server("default_token_file = \"t\"", "").replace("default_token = \"0123456789abcdef\"\n", "");
     for (mode, expected) in [(0o600, 0), (0o644, 1)] {
         let mut load = text(&no_secret);
         load.files = load.files.with("t", "0123456789abcdef\n").mode("a.toml", 0o644).mode("t", mode);
@@ -262,7 +277,9 @@ fn an_overlay_that_cannot_be_read_is_spared_only_in_a_static_check() {
 
 #[test]
 fn a_static_check_opens_no_file_that_is_named() {
-    let mut load = text(&server("default_token_file = \"absent\"", "").replace("default_token = \"0123456789abcdef\"\n", ""));
+    let mut load = text(
+        &server("default_token_file = \"absent\"", "").replace("default_token = \"0123456789abcdef\"\n", ""),
+    );
     load.static_only = true;
     let loaded = load.run().unwrap_or_else(|report| panic!("{report}"));
     assert!(loaded.report.problems().is_empty(), "{}", loaded.report);
@@ -270,7 +287,10 @@ fn a_static_check_opens_no_file_that_is_named() {
 
 #[test]
 fn a_later_problem_finds_its_place() {
-    let toml = server("", "[server.services.\"a.b\"]\nbind_addr = \"127.0.0.1:9\"\n[server.transport]\ntype = \"tcp\"\n");
+    let toml = server(
+        "",
+        "[server.services.\"a.b\"]\nbind_addr = \"127.0.0.1:9\"\n[server.transport]\ntype = \"tcp\"\n",
+    );
     let loaded = text(&toml).run().unwrap();
     for (key, line, column) in [
         ("server.bind_addr", 2, 13),
@@ -294,7 +314,11 @@ fn a_later_problem_finds_its_place() {
 fn ten_thousand_services_load_at_once() {
     let mut toml = server("", "");
     for n in 0..10_000 {
-        toml.push_str(&format!("[server.services.s{n}]\nbind_addr = \"127.0.{}.{}:80\"\n", n / 250, n % 250 + 1));
+        toml.push_str(&format!(
+            "[server.services.s{n}]\nbind_addr = \"127.0.{}.{}:80\"\n",
+            n / 250,
+            n % 250 + 1
+        ));
     }
     let start = Instant::now();
     assert_eq!(good(&toml).server.unwrap().services.len(), 10_001);

@@ -56,7 +56,12 @@ impl Load<'_> {
 
 /// One file, both halves as they are there.
 pub fn text(text: &str) -> Load<'static> {
-    Load { files: Memory::default().with("a.toml", text), overlays: &[], role: RoleChoice::Auto, static_only: false }
+    Load {
+        files: Memory::default().with("a.toml", text),
+        overlays: &[],
+        role: RoleChoice::Auto,
+        static_only: false,
+    }
 }
 
 pub fn good(toml: &str) -> Config {
