@@ -8,6 +8,7 @@
 mod common;
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -272,12 +273,14 @@ fn key(build: Build) -> KeyPair {
 /// One cell; what was done in it.
 fn cell(server: Build, client: Build, row: &Row) -> String {
     let (echo, digest, udp) = (Local::echo(), Local::digest(), Local::udp_echo());
+    let page = Local::page(visitor::random(9, 700_001));
     let services = vec![
         Service::tcp("echo", echo.addr),
         Service::tcp("digest", digest.addr),
         Service::udp("datagrams", udp.addr),
+        Service::tcp("page", page.addr),
     ];
-    let [echo, digest, udp] = [0, 1, 2].map(|i: usize| services[i].visitors);
+    let [echo, digest, udp, page] = [0, 1, 2, 3].map(|i: usize| services[i].visitors);
     let mut plan = Plan::new(row.link.clone(), services);
     let proxy = row.proxy.map(|make| make(row.credentials));
     plan.proxy = proxy.as_ref().map(Forward::url);
@@ -296,6 +299,11 @@ fn cell(server: Build, client: Build, row: &Row) -> String {
             });
         }
     });
+    // The end of the service's answer reaches the visitor, and all that came before it.
+    let mut stream = visitor::connect(page);
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let (got, end) = visitor::read_until_closed(&mut stream);
+    assert!(got == visitor::random(9, 700_001), "{} bytes of the page, then {end:?}", got.len());
     did.push("tcp");
     if half_close {
         visitor::half_close(digest, &visitor::random(8, 300_001));
