@@ -60,6 +60,21 @@ impl Local {
         })
     }
 
+    /// A web page as HTTP/1.0 has it: reads the request's head, answers, and closes; the end is the answer's end.
+    pub fn page(page: Vec<u8>) -> Self {
+        Self::tcp(move |mut stream| {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut byte) {
+                    Ok(1) => head.push(byte[0]),
+                    _ => return,
+                }
+            }
+            let _ = stream.write_all(&page);
+        })
+    }
+
     /// Reads one byte, then resets the connection.
     pub fn reset() -> Self {
         Self::tcp(|mut stream| {

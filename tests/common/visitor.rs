@@ -85,6 +85,18 @@ pub fn half_close(addr: SocketAddr, bytes: &[u8]) {
     assert_eq!(answer, digest_line(bytes), "after half-close");
 }
 
+/// A visitor that is expected to get nothing: says nothing, reads until the end. The reset may come so early that
+/// connecting reports it.
+pub fn connect_and_read(addr: SocketAddr) -> (Vec<u8>, io::Result<()>) {
+    let mut stream = match TcpStream::connect_timeout(&addr, PATIENCE) {
+        Ok(stream) => stream,
+        Err(error) if is_reset(&error) => return (Vec::new(), Err(error)),
+        Err(error) => panic!("visitor cannot connect to {addr}: {error}"),
+    };
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    read_until_closed(&mut stream)
+}
+
 /// Reads until the end; a reset is an end, too. What came.
 pub fn read_until_closed(stream: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
     let mut bytes = Vec::new();

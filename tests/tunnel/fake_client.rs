@@ -139,8 +139,7 @@ fn a_request_that_is_not_fulfilled_does_not_hang_the_visitor() {
     let (plan, _server) = serve();
     let _control = Control::open(plan.server_addr, "svc-tcp", TOKEN).accepted();
     let begun = Instant::now();
-    let mut visitor = visitor::connect(plan.services[0].visitors);
-    let (bytes, end) = visitor::read_until_closed(&mut visitor);
+    let (bytes, end) = visitor::connect_and_read(plan.services[0].visitors);
     assert!(bytes.is_empty());
     assert!(end.is_err_and(|error| visitor::is_reset(&error)));
     // visitor_timeout is 5 s.

@@ -23,10 +23,10 @@ fn answered(stream: &mut TcpStream) {
     assert_eq!(&answer, b"hello");
 }
 
-/// Waits for the reset; how long it took.
-fn reset_after(stream: &mut TcpStream) -> Duration {
+/// A visitor who must be reset; how long it took.
+fn reset_after(addr: SocketAddr) -> Duration {
     let begun = Instant::now();
-    let (bytes, end) = visitor::read_until_closed(stream);
+    let (bytes, end) = visitor::connect_and_read(addr);
     assert!(bytes.is_empty());
     let error = end.expect_err("closed in order: the visitor would take it for an empty answer");
     assert!(visitor::is_reset(&error), "{error}");
@@ -75,11 +75,11 @@ fn without_a_client_for_longer_than_visitor_timeout_visitors_are_reset_at_once()
     let addr = plan.services[0].visitors;
     net::wait_listening(addr);
     // The server has just started: this one waits, but not forever.
-    let waited = reset_after(&mut connect(addr));
+    let waited = reset_after(addr);
     assert!((Duration::from_millis(1000)..Duration::from_secs(8)).contains(&waited), "{waited:?}");
     // Now there has been no client for long enough.
     for _ in 0..3 {
-        let waited = reset_after(&mut connect(addr));
+        let waited = reset_after(addr);
         assert!(waited < Duration::from_millis(1000), "{waited:?}");
     }
     server.wait_for("visitor refused");
@@ -95,7 +95,7 @@ fn visitor_timeout_0_means_no_wait_without_a_client() {
     let _server = plan.start_server(Build::Ours);
     let addr = plan.services[0].visitors;
     net::wait_listening(addr);
-    let waited = reset_after(&mut connect(addr));
+    let waited = reset_after(addr);
     assert!(waited < Duration::from_millis(1000), "{waited:?}");
     let _client = plan.start_client(Build::Ours);
     visitor::wait_served(addr);

@@ -175,8 +175,7 @@ fn a_local_service_that_is_down_is_a_reset_and_a_warning() {
     let plan = Plan::new(Link::tcp(), vec![Service::tcp("down", nobody)]);
     let (client, _server) = start(&plan);
     let begun = Instant::now();
-    let mut stream = connect(plan.services[0].visitors);
-    let (bytes, end) = visitor::read_until_closed(&mut stream);
+    let (bytes, end) = visitor::connect_and_read(plan.services[0].visitors);
     assert!(bytes.is_empty());
     assert!(end.is_err_and(|error| visitor::is_reset(&error)), "not a reset");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
