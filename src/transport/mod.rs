@@ -4,6 +4,7 @@
 //! what the bytes mean. A [`Stream`] is an ordered byte stream with half-close; a transport that is not compiled
 //! in is an error of [`Acceptor::new`] and [`Connector::new`].
 
+pub mod buffer;
 #[cfg(feature = "noise")]
 pub mod noise;
 #[cfg(feature = "proxy")]
