@@ -106,6 +106,18 @@ impl AsyncWrite for Stream {
         each!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(self, stream => stream.is_write_vectored())
+    }
+
     /// A written byte may wait in the stream until it is flushed.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
@@ -272,7 +284,8 @@ impl Connector {
 fn not_compiled_in() -> SettingError {
     SettingError {
         key: "type",
-        message: "this rathole was built without the transport; build it with `--features tls,noise,websocket`"
-            .to_owned(),
+        message:
+            "this rathole was built without the transport; build it with `--features tls,noise,websocket`"
+                .to_owned(),
     }
 }

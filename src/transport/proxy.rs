@@ -56,7 +56,8 @@ async fn http(proxy: &Proxy, tcp: &mut TcpStream, remote: &Endpoint) -> io::Resu
 /// The request, with rathole's header lines in rathole's order.
 fn connect_request(proxy: &Proxy, remote: &Endpoint) -> Zeroizing<Vec<u8>> {
     let mut request = Zeroizing::new(
-        format!("CONNECT {remote} HTTP/1.1\r\nHost: {remote}\r\nProxy-Connection: Keep-Alive\r\n").into_bytes(),
+        format!("CONNECT {remote} HTTP/1.1\r\nHost: {remote}\r\nProxy-Connection: Keep-Alive\r\n")
+            .into_bytes(),
     );
     if let Some((user, password)) = &proxy.credentials {
         let pair = Zeroizing::new([user.as_bytes(), b":", password.expose()].concat());
@@ -113,7 +114,8 @@ async fn socks5(proxy: &Proxy, tcp: &mut TcpStream, remote: &Endpoint) -> io::Re
     let request = socks5_request(remote)?;
     let login = proxy.credentials.as_ref().map(|(user, password)| socks5_login(user, password.expose()));
     let login = login.transpose()?;
-    let greeting: &[u8] = if login.is_some() { &[5, 2, NO_CREDENTIALS, USER_AND_PASSWORD] } else { &[5, 1, 0] };
+    let greeting: &[u8] =
+        if login.is_some() { &[5, 2, NO_CREDENTIALS, USER_AND_PASSWORD] } else { &[5, 1, 0] };
     tcp.write_all(greeting).await?;
     let mut answer = [0; 2];
     tcp.read_exact(&mut answer).await?;
@@ -160,7 +162,8 @@ fn socks5_request(remote: &Endpoint) -> io::Result<Vec<u8>> {
         }
         host => {
             let host = host.to_string();
-            let length = u8::try_from(host.len()).map_err(|_| unfit("SOCKS5 takes names of up to 255 bytes"))?;
+            let length =
+                u8::try_from(host.len()).map_err(|_| unfit("SOCKS5 takes names of up to 255 bytes"))?;
             request.extend_from_slice(&[3, length]);
             request.extend_from_slice(host.as_bytes());
         }
@@ -209,4 +212,174 @@ fn refused(message: impl Into<String>) -> io::Error {
 
 fn unfit(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+    use tokio::net::TcpListener;
+
+    fn proxy(kind: ProxyKind, with_credentials: bool) -> Proxy {
+        Proxy {
+            kind,
+            endpoint: Endpoint { host: Host::Name("proxy.test".to_owned()), port: 3128 },
+            credentials: with_credentials.then(|| ("user".to_owned(), Secret::new("hunter2"))),
+        }
+    }
+
+    fn remote() -> Endpoint {
+        Endpoint { host: Host::Name("server.test".to_owned()), port: 2333 }
+    }
+
+    /// What the client makes of a proxy that answers all it hears with `answers`, byte by byte if `slowly`.
+    async fn answered(
+        proxy: &Proxy,
+        remote: &Endpoint,
+        answers: &[&[u8]],
+        slowly: bool,
+    ) -> io::Result<Vec<u8>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        far.set_nodelay(true).unwrap();
+        let playing = async {
+            for answer in answers {
+                if far.read(&mut [0; 1000]).await.unwrap_or(0) == 0 {
+                    return;
+                }
+                for part in answer.chunks(if slowly { 1 } else { answer.len().max(1) }) {
+                    // The client may have left.
+                    if far.write_all(part).await.is_err() {
+                        return;
+                    }
+                    if slowly {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+            let _ = far.shutdown().await;
+        };
+        let asking = async {
+            handshake(proxy, &mut client, remote).await?;
+            let mut tunnel = Vec::new();
+            client.read_to_end(&mut tunnel).await?;
+            Ok(tunnel)
+        };
+        tokio::join!(asking, playing).0
+    }
+
+    async fn refusal(kind: ProxyKind, with_credentials: bool, answers: &[&[u8]]) -> String {
+        let proxy = proxy(kind, with_credentials);
+        let mut texts = Vec::new();
+        for slowly in [false, true] {
+            let text = answered(&proxy, &remote(), answers, slowly).await.unwrap_err().to_string();
+            assert!(text.contains("proxy.test:3128") && text.contains("server.test:2333"), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+            texts.push(text);
+        }
+        texts.remove(0)
+    }
+
+    #[tokio::test]
+    async fn http_takes_the_header_and_nothing_else() {
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(4000));
+        for header in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.0 200 \r\nA: b\r\n\r\n", &long] {
+            let answer = [header.as_bytes(), b"\r\n\r\nHTTP/1.1 tunnel"].concat();
+            for slowly in [false, true] {
+                let proxy = proxy(ProxyKind::Http, false);
+                let tunnel = answered(&proxy, &remote(), &[&answer], slowly).await.unwrap();
+                assert_eq!(tunnel, b"\r\n\r\nHTTP/1.1 tunnel");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn http_refusals_are_told_plainly() {
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(5000));
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(17));
+        for (answer, with_credentials, expected) in [
+            ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", false, "wants credentials (407)"),
+            ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", true, "does not take these credentials"),
+            ("HTTP/1.1 403 Forbidden\r\n\r\n<html>", false, "forbids"),
+            ("HTTP/1.1 502 Bad Gateway\r\n\r\n", false, "cannot reach"),
+            ("HTTP/1.1 204 No Content\r\n\r\n", false, "status 204"),
+            ("HTTP/1.1 100 Continue\r\n\r\n", false, "status 100"),
+            ("<html>hello</html>\r\n\r\n", false, "not HTTP"),
+            ("SSH-2.0-OpenSSH\r\n", false, "not HTTP"),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n", false, "closed the connection"),
+            ("", false, "closed the connection"),
+            (&long, false, "longer than 4096"),
+            (&many, false, "more than 16"),
+        ] {
+            let text = refusal(ProxyKind::Http, with_credentials, &[answer.as_bytes()]).await;
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn socks5_takes_the_reply_and_nothing_else() {
+        let mut by_name = vec![5, 0, 0, 3, 255];
+        by_name.extend([b'x'; 257]);
+        let replies = [
+            vec![5, 0, 0, 1, 1, 2, 3, 4, 5, 6],
+            [vec![5, 0, 0, 4], vec![7; 18]].concat(),
+            by_name,
+            vec![5, 0, 0, 3, 0, 1, 2],
+        ];
+        for reply in replies {
+            let reply = [&reply[..], b"\x05\x00tunnel"].concat();
+            for slowly in [false, true] {
+                let tunnel =
+                    answered(&proxy(ProxyKind::Socks5, false), &remote(), &[&[5, 0], &reply], slowly)
+                        .await
+                        .unwrap();
+                assert_eq!(tunnel, b"\x05\x00tunnel");
+                let answers: [&[u8]; 3] = [&[5, 2], &[1, 0], &reply];
+                let tunnel =
+                    answered(&proxy(ProxyKind::Socks5, true), &remote(), &answers, slowly).await.unwrap();
+                assert_eq!(tunnel, b"\x05\x00tunnel");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn socks5_refusals_are_told_plainly() {
+        let cases: [(&[&[u8]], bool, &str); 13] = [
+            (&[&[5, 255]], false, "wants credentials"),
+            (&[&[5, 2]], false, "wants credentials"),
+            (&[&[5, 255]], true, "takes no user and password"),
+            (&[&[5, 1]], false, "method 1"),
+            (&[b"HTTP/1.1 400"], false, "not SOCKS5"),
+            (&[&[4, 0]], false, "not SOCKS5"),
+            (&[&[5, 2], &[1, 1]], true, "does not take these credentials"),
+            (&[&[5, 0], &[5, 2, 0, 1]], false, "rules forbid"),
+            (&[&[5, 0], &[5, 4, 0, 1]], false, "host is unreachable"),
+            (&[&[5, 0], &[5, 5, 0, 1]], false, "refused (5)"),
+            (&[&[5, 0], &[5, 99, 0, 1]], false, "code 99"),
+            (&[&[5, 0], &[5, 0, 0, 9]], false, "unknown type 9"),
+            (&[&[5, 0], &[5, 0, 0, 1, 1]], false, "closed the connection"),
+        ];
+        for (answers, with_credentials, expected) in cases {
+            let text = refusal(ProxyKind::Socks5, with_credentials, answers).await;
+            assert!(text.contains(expected), "{text}");
+        }
+        for code in 1..=8 {
+            assert!(reply_text(code).ends_with(&format!("({code})")));
+        }
+    }
+
+    #[tokio::test]
+    async fn socks5_says_nothing_that_it_cannot_finish() {
+        let long = "x".repeat(256);
+        let mut asking = proxy(ProxyKind::Socks5, false);
+        let far = Endpoint { host: Host::Name(long.clone()), port: 1 };
+        let fault = answered(&asking, &far, &[], false).await.unwrap_err();
+        assert!(fault.to_string().contains("up to 255 bytes"), "{fault}");
+        for (user, password) in [(long.as_str(), "p"), ("", "p"), ("u", ""), ("u", &long)] {
+            asking.credentials = Some((user.to_owned(), Secret::new(password)));
+            let fault = answered(&asking, &remote(), &[], false).await.unwrap_err();
+            assert!(fault.to_string().contains("1 to 255 bytes"), "{fault}");
+        }
+    }
 }

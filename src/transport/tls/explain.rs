@@ -68,7 +68,8 @@ fn general(fault: Error, peer: &str) -> String {
             PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::SupportedVersionsExtensionRequired,
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
         ) => format!("{peer} speaks neither TLS 1.2 nor 1.3"),
         Error::PeerIncompatible(
             PeerIncompatible::NoCipherSuitesInCommon | PeerIncompatible::NoKxGroupsInCommon,
@@ -81,7 +82,8 @@ fn general(fault: Error, peer: &str) -> String {
 fn certificate(fault: CertificateError, name: &str) -> String {
     match fault {
         CertificateError::UnknownIssuer => {
-            "the server's certificate is signed by an unknown authority: put its CA into trusted_root".to_owned()
+            "the server's certificate is signed by an unknown authority: put its CA into trusted_root"
+                .to_owned()
         }
         CertificateError::ExpiredContext { not_after, .. } => {
             format!("the server's certificate expired on {}", day(not_after))

@@ -116,7 +116,8 @@ pub async fn run<S: Side>(tcp: &mut TcpStream, session: S) -> Result<Established
 where
     KernelConnection<S::Data>: Send + Sync,
 {
-    let mut pending = Pending { session, received: Vec::new(), to_send: Vec::new(), plain: Vec::new(), ended: false };
+    let mut pending =
+        Pending { session, received: Vec::new(), to_send: Vec::new(), plain: Vec::new(), ended: false };
     loop {
         let step = pending.step();
         if step.is_err() {
@@ -190,16 +191,17 @@ impl<S: Side> Pending<S> {
         }
         // A whole record that is still here is the first part of a message after the handshake: rustls has opened
         // it and waits for the rest, so it is not ours to open.
-        let whole = record_length(&self.received).ok().flatten().is_some_and(|length| length <= self.received.len());
+        let whole =
+            record_length(&self.received).ok().flatten().is_some_and(|length| length <= self.received.len());
         Ok(if whole && !self.ended { Step::Read } else { Step::Done })
     }
 
-    /// Puts the alert that tells the peer of a failure into what is to be sent.
+    /// Puts the alert that tells the peer of a failure into what is to be sent. It is the first thing that rustls
+    /// offers after the failure; nothing may be asked of it after that.
     fn encode_alert(&mut self) {
-        while let Ok(ConnectionState::EncodeTlsData(data)) = self.session.process(&mut self.received).state {
-            if encode(data, &mut self.to_send).is_err() {
-                break;
-            }
+        if let Ok(ConnectionState::EncodeTlsData(data)) = self.session.process(&mut self.received).state {
+            // What cannot be encoded is not sent; the connection is over in any case.
+            let _ = encode(data, &mut self.to_send);
         }
     }
 }

@@ -56,8 +56,12 @@ impl Incoming {
         let opened = plain.len();
         let mut bytes = plain;
         bytes.extend_from_slice(sealed);
-        let mut incoming =
-            Incoming { plain: 0..opened, sealed: opened..bytes.len(), store: Store::Parked(bytes), delivered: 0 };
+        let mut incoming = Incoming {
+            plain: 0..opened,
+            sealed: opened..bytes.len(),
+            store: Store::Parked(bytes),
+            delivered: 0,
+        };
         incoming.rest(true);
         incoming
     }
@@ -135,7 +139,8 @@ impl Incoming {
             self.store = Store::Empty;
             self.plain = 0..0;
             self.sealed = 0..0;
-        } else if matches!(self.store, Store::Lent(_)) && (waiting || held <= SMALL || self.delivered < YOUNG) {
+        } else if matches!(self.store, Store::Lent(_)) && (waiting || held <= SMALL || self.delivered < YOUNG)
+        {
             self.store = Store::Parked(self.store.bytes()[start..self.sealed.end].to_vec());
             self.plain = self.plain.start.saturating_sub(start)..self.plain.end.saturating_sub(start);
             self.sealed = self.sealed.start - start..held;

@@ -112,8 +112,8 @@ impl Connector {
     /// # Errors
     /// One line that says why the server is not believed.
     pub async fn connect(&self, mut tcp: TcpStream) -> io::Result<Stream> {
-        let session =
-            UnbufferedClientConnection::new(self.config.clone(), self.name.clone()).map_err(io::Error::other)?;
+        let session = UnbufferedClientConnection::new(self.config.clone(), self.name.clone())
+            .map_err(io::Error::other)?;
         match handshake::run(&mut tcp, session).await {
             Ok(established) => Ok(Stream::new(tcp, established)),
             Err(failure) => Err(explain::connect(failure, &self.name.to_str())),

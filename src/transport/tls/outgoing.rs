@@ -58,7 +58,13 @@ impl Outgoing {
         self.buffer.as_ref().map_or(&[], |buffer| &buffer[self.sealed.clone()])
     }
 
-    fn push(&mut self, keys: &mut Keys, content: Content, slices: &[IoSlice<'_>], limit: usize) -> io::Result<usize> {
+    fn push(
+        &mut self,
+        keys: &mut Keys,
+        content: Content,
+        slices: &[IoSlice<'_>],
+        limit: usize,
+    ) -> io::Result<usize> {
         let buffer = self.buffer.get_or_insert_with(Pooled::take);
         let mut slices = slices.iter().map(|slice| &slice[..]);
         let mut slice: &[u8] = &[];

@@ -1,7 +1,9 @@
+use std::pin::Pin;
 use std::process::Stdio;
+use std::task::Poll;
 
 use rustls::crypto::CryptoProvider;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::testing::{Bench, endpoint};
@@ -16,7 +18,10 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
     (near.unwrap(), far.unwrap().0)
 }
 
-async fn handshake(acceptor: &Acceptor, connector: &Connector) -> (std::io::Result<Stream>, std::io::Result<Stream>) {
+async fn handshake(
+    acceptor: &Acceptor,
+    connector: &Connector,
+) -> (std::io::Result<Stream>, std::io::Result<Stream>) {
     let (near, far) = tcp_pair().await;
     tokio::join!(connector.connect(near), acceptor.accept(far))
 }
@@ -29,7 +34,8 @@ async fn tls_pair(acceptor: &Acceptor, connector: &Connector) -> (Stream, Stream
 /// A provider for every cipher suite, of both versions.
 fn providers() -> Vec<CryptoProvider> {
     let all = provider();
-    let one = |suite: &rustls::SupportedCipherSuite| CryptoProvider { cipher_suites: vec![*suite], ..all.clone() };
+    let one =
+        |suite: &rustls::SupportedCipherSuite| CryptoProvider { cipher_suites: vec![*suite], ..all.clone() };
     all.cipher_suites.iter().map(one).collect()
 }
 
@@ -156,8 +162,12 @@ async fn keys_change_when_they_are_worn_out() {
     let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
     let (mut client, mut server) = tls_pair(&acceptor, &connector).await;
     // The server wants the client to change its key, too.
-    server.outgoing.push_message(&mut server.send, super::record::Content::Handshake, &[24, 0, 0, 1, 1]).unwrap();
-    server.send = super::record::Keys::new(true, server.updates.as_mut().unwrap().next_send().unwrap()).unwrap();
+    server
+        .outgoing
+        .push_message(&mut server.send, super::record::Content::Handshake, &[24, 0, 0, 1, 1])
+        .unwrap();
+    server.send =
+        super::record::Keys::new(true, server.updates.as_mut().unwrap().next_send().unwrap()).unwrap();
     for round in 0..3u8 {
         server.write_all(&[round; 50_000]).await.unwrap();
         server.flush().await.unwrap();
@@ -245,6 +255,7 @@ async fn garbage_and_half_messages_are_told_plainly() {
 struct Openssl {
     child: tokio::process::Child,
     out: BufReader<tokio::process::ChildStdout>,
+    err: BufReader<tokio::process::ChildStderr>,
 }
 
 impl Openssl {
@@ -254,12 +265,13 @@ impl Openssl {
             .args(arguments.split(' '))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Openssl { child, out }
+        let err = BufReader::new(child.stderr.take().unwrap());
+        Openssl { child, out, err }
     }
 
     async fn say(&mut self, line: &str) {
@@ -268,13 +280,29 @@ impl Openssl {
 
     async fn hear(&mut self, wanted: &str) -> String {
         loop {
-            let mut line = String::new();
-            assert_ne!(self.out.read_line(&mut line).await.unwrap(), 0, "openssl ended before {wanted:?}");
+            let (mut line, mut other) = (String::new(), String::new());
+            let count = tokio::select! {
+                count = self.out.read_line(&mut line) => count,
+                count = self.err.read_line(&mut other) => count,
+            };
+            assert_ne!(count.unwrap(), 0, "openssl ended before {wanted:?}");
+            let line = line + &other;
             if line.contains(wanted) {
                 return line;
             }
         }
     }
+}
+
+/// Reads until the peer has changed its key and asked for ours.
+async fn await_key_update(stream: &mut Stream) {
+    let mut room = [0; 10];
+    std::future::poll_fn(|cx| {
+        let mut buf = ReadBuf::new(&mut room);
+        assert!(Pin::new(&mut *stream).poll_read(cx, &mut buf).is_pending());
+        if stream.owes_key_update { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -324,6 +352,7 @@ async fn openssl_as_server_with_tickets_and_key_updates() {
             peer.hear(&format!("hello {round}")).await;
             if version == "tls1_3" {
                 peer.say("K\n").await;
+                await_key_update(stream.get_mut()).await;
             }
             peer.say(&format!("answer {round}\n")).await;
             let mut line = String::new();
@@ -394,11 +423,14 @@ async fn what_is_believed() {
     bench.authority("ca2");
     bench.leaf("leaf2", "ca2", "DNS:localhost");
     let join = |name: &str, parts: &[&str]| {
-        std::fs::write(bench.path(name), parts.iter().flat_map(|part| bench.read(part)).collect::<Vec<_>>()).unwrap();
+        std::fs::write(bench.path(name), parts.iter().flat_map(|part| bench.read(part)).collect::<Vec<_>>())
+            .unwrap();
     };
     join("both.pem", &["ca2.pem", "ca.pem"]);
     // An intermediate, sent along.
-    bench.openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=mid -keyout mid.key -out mid.csr");
+    bench.openssl(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=mid -keyout mid.key -out mid.csr",
+    );
     bench.sign("mid", "ca", "basicConstraints=critical,CA:TRUE");
     bench.leaf("low", "mid", "DNS:localhost");
     join("chain.pem", &["low.pem", "mid.pem"]);
@@ -420,7 +452,7 @@ async fn what_is_believed() {
         ("low.pem", "low.key", "ca.pem", "unknown authority"),
         ("self.pem", "self.key", "self.pem", ""),
         ("self.pem", "self.key", "many.pem", ""),
-        ("self.pem", "self.key", "ca.pem", "unknown authority"),
+        ("self.pem", "self.key", "ca.pem", "a CA's own"),
         ("own.pem", "own.key", "own.pem", ""),
         ("leaf.pem", "leaf.key", "leaf.pem", ""),
         ("bare.pem", "bare.key", "bare.pem", "no subjectAltName"),
@@ -431,7 +463,10 @@ async fn what_is_believed() {
         match client {
             Ok(_) => assert!(expected.is_empty(), "{cert} {root}"),
             Err(fault) => {
-                assert!(!expected.is_empty() && fault.to_string().contains(expected), "{cert} {root}: {fault}");
+                assert!(
+                    !expected.is_empty() && fault.to_string().contains(expected),
+                    "{cert} {root}: {fault}"
+                );
                 let told = server.err().unwrap().to_string();
                 assert!(told.contains("does not believe"), "{told}");
             }

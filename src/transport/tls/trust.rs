@@ -33,7 +33,10 @@ pub fn verifier(
         return Err(error("none of its certificates can be read"));
     }
     if taken < total && bundle.is_some() {
-        tracing::warn!("transport.tls.trusted_root: {} of {total} certificates cannot be read", total - taken);
+        tracing::warn!(
+            "transport.tls.trusted_root: {} of {total} certificates cannot be read",
+            total - taken
+        );
     }
     let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
@@ -130,4 +133,47 @@ fn check_dates(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
         return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+    use crate::transport::tls::explain;
+    use crate::transport::tls::handshake::Failure;
+
+    fn provider() -> Arc<CryptoProvider> {
+        Arc::new(rustls::crypto::ring::default_provider())
+    }
+
+    #[test]
+    fn dates_are_checked_for_chains_and_for_pinned_certificates() {
+        let bench = Bench::new();
+        let leaf = CertificateDer::from_pem_slice(&bench.read("leaf.pem")).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let now = UnixTime::now();
+        let later = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + 40 * 86400));
+        let earlier = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() - 86400));
+        for root in ["ca.pem", "leaf.pem"] {
+            let verifier = verifier(Some(&bench.read(root)), &provider()).unwrap();
+            let verify = |now| verifier.verify_server_cert(&leaf, &[], &name, &[], now);
+            verify(now).unwrap();
+            for (when, expected) in [(later, "expired on 20"), (earlier, "valid only from 20")] {
+                let fault = verify(when).unwrap_err();
+                let text = explain::connect(Failure::Tls(fault), "localhost").to_string();
+                assert!(text.contains(expected), "{root}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bundle_without_certificates_is_refused() {
+        let bench = Bench::new();
+        let torn = &bench.read("ca.pem")[..200];
+        let junk = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for pem in [&b""[..], b"hello", &[0xff; 100], &bench.read("ca.key"), torn, junk] {
+            let fault = verifier(Some(pem), &provider()).unwrap_err();
+            assert_eq!(fault.key, "tls.trusted_root", "{fault}");
+        }
+    }
 }
