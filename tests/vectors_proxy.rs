@@ -1,6 +1,7 @@
 //! The golden vectors P1 to P6: what a client says to a proxy, byte by byte. P2, P5 and P6 assert our documented
 //! differences from rathole 0.5.
 #![cfg(feature = "proxy")]
+#![allow(clippy::unwrap_used)]
 
 use rathole::config::{Endpoint, Host, Proxy, ProxyKind, Secret};
 use rathole::transport::proxy::handshake;
@@ -134,4 +135,41 @@ async fn an_ipv6_literal_keeps_its_brackets_for_an_http_proxy() {
     let ours = b"CONNECT [::1]:4242 HTTP/1.1\r\nHost: [::1]:4242\r\nProxy-Connection: Keep-Alive\r\n\r\n";
     let turns = vec![(ours.to_vec(), b"HTTP/1.0 200 OK\r\n\r\n".to_vec())];
     play(&proxy(ProxyKind::Http, None), &remote("::1"), turns).await;
+}
+
+/// The whole way: a connector whose server's name only the proxy knows.
+#[tokio::test]
+async fn the_proxy_resolves_the_servers_name() {
+    use rathole::config::{Client, ClientTransport, TcpOptions};
+    use std::time::Duration;
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut way = proxy(ProxyKind::Socks5, None);
+    way.endpoint.port = listener.local_addr().unwrap().port();
+    let client = Client {
+        remote_addr: Endpoint { host: Host::Name("nowhere.invalid".to_owned()), port: 4242 },
+        transport: ClientTransport::Tcp,
+        tcp: TcpOptions::default(),
+        proxy: Some(way),
+        heartbeat_timeout: None,
+        handshake_timeout: Duration::from_secs(5),
+        shutdown_grace: Duration::ZERO,
+        services: Default::default(),
+    };
+    let connector = rathole::transport::Connector::new(&client).unwrap();
+    let addresses = connector.resolve().await.unwrap();
+    let playing = async {
+        let (mut far, _) = listener.accept().await.unwrap();
+        far.read_exact(&mut [0; 3]).await.unwrap();
+        far.write_all(&[5, 0]).await.unwrap();
+        let mut request = [0; 5 + 15 + 2];
+        far.read_exact(&mut request).await.unwrap();
+        assert_eq!(request[5..20], *b"nowhere.invalid");
+        far.write_all(&[REPLY, b"hello"].concat()).await.unwrap();
+        far
+    };
+    let (stream, _far) = tokio::join!(connector.connect(&addresses, true), playing);
+    let mut hello = [0; 5];
+    stream.unwrap().read_exact(&mut hello).await.unwrap();
+    assert_eq!(&hello, b"hello");
 }

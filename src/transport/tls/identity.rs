@@ -76,6 +76,9 @@ fn open_archive(archive: &[u8], password: &Secret) -> Result<ChainAndKeys, Setti
         Pkcs12Error::MacError(_) | Pkcs12Error::UnpadError | Pkcs12Error::Pkcs5Error(_) => {
             error("tls.pkcs12_password", "it does not open the archive")
         }
+        Pkcs12Error::InvalidPrivateKey => {
+            error("tls.pkcs12", "the key in the archive is damaged, or the password is another one")
+        }
         Pkcs12Error::DerError(fault) => {
             error("tls.pkcs12", format!("it is no PKCS#12 archive (DER), or a broken one: {fault}"))
         }
@@ -166,12 +169,10 @@ mod tests {
             let identity = take(&bench.pkcs12(&format!("{name}.p12"), "s3cret")).unwrap();
             assert_eq!(identity.cert.len(), 2, "{name}");
             assert_eq!(identity.cert[0], pem_chain(&bench.read("low.pem")).unwrap()[0], "{name}");
-            let fault = match name {
-                // Nothing in it is protected by the password, or not all.
-                "open" => take(&bench.pkcs12("open.p12", "wrong")).unwrap_err(),
-                name => take(&bench.pkcs12(&format!("{name}.p12"), "wrong")).unwrap_err(),
-            };
-            assert_eq!(fault.key, "tls.pkcs12_password", "{name}: {fault}");
+            let fault = take(&bench.pkcs12(&format!("{name}.p12"), "wrong")).unwrap_err();
+            // Without a MAC one wrong password in 256 looks like a damaged archive.
+            let blamed = fault.key == "tls.pkcs12_password" || name == "nomac" && fault.key == "tls.pkcs12";
+            assert!(blamed, "{name}: {fault}");
             assert!(!fault.message.contains("wrong"));
         }
         bench.openssl("pkcs12 -export -inkey low.key -in low.pem -passout pass: -out empty.p12");
