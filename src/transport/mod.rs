@@ -4,6 +4,7 @@
 //! what the bytes mean. A [`Stream`] is an ordered byte stream with half-close; a transport that is not compiled
 //! in is an error of [`Acceptor::new`] and [`Connector::new`].
 
+pub mod buffer;
 #[cfg(feature = "noise")]
 pub mod noise;
 #[cfg(feature = "proxy")]
@@ -103,6 +104,18 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         each!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(self, stream => stream.is_write_vectored())
     }
 
     /// A written byte may wait in the stream until it is flushed.

@@ -1,7 +1,11 @@
 //! TCP sockets: resolving, connecting, binding, options.
 
+use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -11,6 +15,9 @@ use crate::config::{Endpoint, Host, TcpOptions};
 
 /// Connections that may wait to be accepted (protocol-v1.md, section 3.1).
 const BACKLOG: i32 = 1024;
+
+/// How long an address has the field to itself (RFC 8305, section 8).
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// All addresses of an endpoint, in the resolver's order; an empty answer is an error.
 pub async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
@@ -28,27 +35,86 @@ pub async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Connects to the first address that answers.
+/// Connects to the first address that answers. Families take turns, and an address that is slow to answer does not
+/// hold up the next for long (RFC 8305 in small): a broken IPv6 costs a moment, not a timeout.
+///
+/// # Errors
+/// Names every address and what it answered.
 pub async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(tcp) => return Ok(tcp),
-            Err(error) => {
-                last = io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
-            }
+    let mut waiting = by_turns(addresses).into_iter();
+    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut faults: Vec<io::Error> = Vec::new();
+    loop {
+        match waiting.next() {
+            Some(address) => attempts.push(Box::pin(attempt(address))),
+            None if attempts.is_empty() => return Err(joined(faults)),
+            None => {}
+        }
+        let more = waiting.len() > 0;
+        tokio::select! {
+            result = first_done(&mut attempts) => match result {
+                Ok(tcp) => return Ok(tcp),
+                Err(fault) => faults.push(fault),
+            },
+            () = tokio::time::sleep(STAGGER), if more => {}
         }
     }
-    Err(last)
+}
+
+type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
+    let connected = TcpStream::connect(address).await;
+    connected.map_err(|fault| io::Error::new(fault.kind(), format!("cannot connect to {address}: {fault}")))
+}
+
+/// Waits for one of `attempts` to end, and removes it.
+async fn first_done(attempts: &mut Vec<Attempt>) -> io::Result<TcpStream> {
+    std::future::poll_fn(|cx| {
+        for at in 0..attempts.len() {
+            if let Poll::Ready(result) = attempts[at].as_mut().poll(cx) {
+                drop(attempts.swap_remove(at));
+                return Poll::Ready(result);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The resolver's order, but with families by turns.
+fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first() else { return Vec::new() };
+    let (mut one, mut other): (VecDeque<_>, VecDeque<_>) =
+        addresses.iter().copied().partition(|address| address.is_ipv4() == first.is_ipv4());
+    let mut order = Vec::with_capacity(addresses.len());
+    while !one.is_empty() || !other.is_empty() {
+        order.extend(one.pop_front());
+        order.extend(other.pop_front());
+    }
+    order
+}
+
+fn joined(mut faults: Vec<io::Error>) -> io::Error {
+    match faults.len() {
+        0 => io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to"),
+        1 => faults.remove(0),
+        _ => {
+            let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            io::Error::new(faults[0].kind(), texts.join("; "))
+        }
+    }
 }
 
 /// Sets keepalive and nodelay. A refused option costs nothing but itself, so it is only logged.
 pub fn set_options(tcp: &TcpStream, options: &TcpOptions, nodelay: bool) {
     let keepalive =
         TcpKeepalive::new().with_time(options.keepalive_idle).with_interval(options.keepalive_interval);
-    let socket = SockRef::from(tcp);
-    if let Err(error) = socket.set_tcp_keepalive(&keepalive).and_then(|()| tcp.set_nodelay(nodelay)) {
-        tracing::debug!(%error, "socket option refused");
+    if let Err(error) = tcp.set_nodelay(nodelay) {
+        tracing::debug!(%error, "TCP_NODELAY refused");
+    }
+    if let Err(error) = SockRef::from(tcp).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "keepalive refused");
     }
 }
 
@@ -66,15 +132,29 @@ pub fn reset_on_drop(tcp: &TcpStream) {
 }
 
 /// Binds a listening socket. `[::]` serves both families.
+///
+/// # Errors
+/// Name the address.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = bind(address, Type::STREAM, Protocol::TCP, true)?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    let bound = bind(address, Type::STREAM, Protocol::TCP, true).and_then(|socket| {
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    });
+    bound.map_err(|fault| cannot_bind(address, "TCP", fault))
 }
 
 /// Binds a UDP socket. `[::]` serves both families.
+///
+/// # Errors
+/// Name the address.
 pub fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    UdpSocket::from_std(bind(address, Type::DGRAM, Protocol::UDP, false)?.into())
+    let bound = bind(address, Type::DGRAM, Protocol::UDP, false)
+        .and_then(|socket| UdpSocket::from_std(socket.into()));
+    bound.map_err(|fault| cannot_bind(address, "UDP", fault))
+}
+
+fn cannot_bind(address: SocketAddr, protocol: &str, fault: io::Error) -> io::Error {
+    io::Error::new(fault.kind(), format!("cannot bind {protocol} {address}: {fault}"))
 }
 
 fn bind(address: SocketAddr, kind: Type, protocol: Protocol, reuse: bool) -> io::Result<Socket> {
@@ -85,4 +165,116 @@ fn bind(address: SocketAddr, kind: Type, protocol: Protocol, reuse: bool) -> io:
     socket.set_reuse_address(reuse)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Endpoint, Host};
+    use tokio::io::AsyncReadExt;
+
+    fn loopback() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    /// An address at which nobody listens.
+    fn deserted() -> SocketAddr {
+        let socket = bind(loopback(), Type::STREAM, Protocol::TCP, false).unwrap();
+        socket.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let parse =
+            |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let given = parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "1.1.1.2:1"]);
+        assert_eq!(by_turns(&given), parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "1.1.1.2:1", "[::3]:1"]));
+        assert_eq!(by_turns(&given[3..]), given[3..]);
+        assert_eq!(by_turns(&[]), []);
+    }
+
+    #[tokio::test]
+    async fn connects_past_refusals_and_names_every_one() {
+        let listener = listen(loopback()).unwrap();
+        let good = listener.local_addr().unwrap();
+        let (dead, deader) = (deserted(), deserted());
+        let tcp = connect(&[dead, deader, good]).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), good);
+        let fault = connect(&[dead, deader]).await.unwrap_err();
+        assert_eq!(fault.kind(), io::ErrorKind::ConnectionRefused);
+        for address in [dead, deader] {
+            assert!(fault.to_string().contains(&format!("cannot connect to {address}: ")), "{fault}");
+        }
+        assert!(connect(&[]).await.unwrap_err().to_string().contains("no address"));
+    }
+
+    /// A listener whose backlog is full does not answer: the kernel drops what asks.
+    #[tokio::test]
+    async fn a_silent_address_does_not_hold_up_the_next() {
+        let socket = bind(loopback(), Type::STREAM, Protocol::TCP, false).unwrap();
+        socket.listen(0).unwrap();
+        let silent = socket.local_addr().unwrap().as_socket().unwrap();
+        let _filling = TcpStream::connect(silent).await.unwrap();
+        let good = listen(loopback()).unwrap();
+        let address = good.local_addr().unwrap();
+        let begin = std::time::Instant::now();
+        let tcp = connect(&[silent, address]).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), address);
+        assert!(begin.elapsed() >= STAGGER);
+        // The attempt that lost is closed with the rest.
+        let (mut accepted, _) = good.accept().await.unwrap();
+        drop(tcp);
+        assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn every_option_is_set() {
+        let listener = listen(loopback()).unwrap();
+        let tcp = connect(&[listener.local_addr().unwrap()]).await.unwrap();
+        let options = TcpOptions {
+            keepalive_idle: Duration::from_secs(31),
+            keepalive_interval: Duration::from_secs(7),
+            ..TcpOptions::default()
+        };
+        set_options(&tcp, &options, true);
+        let socket = SockRef::from(&tcp);
+        assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), options.keepalive_idle);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), options.keepalive_interval);
+        set_options(&tcp, &options, false);
+        assert!(!tcp.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_seen_as_one() {
+        let listener = listen(loopback()).unwrap();
+        let tcp = connect(&[listener.local_addr().unwrap()]).await.unwrap();
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        reset_on_drop(&tcp);
+        drop(tcp);
+        assert_eq!(accepted.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn binding_errors_name_the_address() {
+        let listener = listen(loopback()).unwrap();
+        let taken = listener.local_addr().unwrap();
+        let fault = listen(taken).unwrap_err();
+        assert_eq!(fault.kind(), io::ErrorKind::AddrInUse);
+        assert!(fault.to_string().contains(&format!("cannot bind TCP {taken}: ")), "{fault}");
+        let socket = bind_udp(loopback()).unwrap();
+        let taken = socket.local_addr().unwrap();
+        assert!(bind_udp(taken).unwrap_err().to_string().contains(&format!("cannot bind UDP {taken}: ")));
+    }
+
+    #[tokio::test]
+    async fn names_and_literals_resolve() {
+        let endpoint = |host: Host| Endpoint { host, port: 7 };
+        let literal = resolve(&endpoint(Host::Ip("::1".parse().unwrap()))).await.unwrap();
+        assert_eq!(literal, ["[::1]:7".parse::<SocketAddr>().unwrap()]);
+        let name = resolve(&endpoint(Host::Name("localhost".to_owned()))).await.unwrap();
+        assert!(!name.is_empty() && name.iter().all(|address| address.ip().is_loopback()));
+        let fault = resolve(&endpoint(Host::Name("nowhere.invalid".to_owned()))).await.unwrap_err();
+        assert!(fault.to_string().contains("nowhere.invalid"), "{fault}");
+    }
 }

@@ -1,0 +1,217 @@
+//! The handshake: rustls decides, this file carries the bytes and takes over the traffic keys at the end.
+
+use std::io;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::record::{Keys, MAX_RECORD, record_length};
+
+/// Bytes asked for at a time: a stranger gets no large buffer.
+const READ: usize = 4096;
+
+/// Bytes that may wait for the rest of a handshake message (rustls takes 64 KiB) and its last record.
+const MOST: usize = 64 * 1024 + MAX_RECORD;
+
+/// Makes the next traffic keys of a TLS 1.3 connection.
+pub trait KeyUpdates: Send + Sync {
+    /// For the records to come from the peer.
+    fn next_receive(&mut self) -> io::Result<(u64, ConnectionTrafficSecrets)>;
+    /// For the records to send.
+    fn next_send(&mut self) -> io::Result<(u64, ConnectionTrafficSecrets)>;
+}
+
+impl<Data> KeyUpdates for KernelConnection<Data>
+where
+    KernelConnection<Data>: Send + Sync,
+{
+    fn next_receive(&mut self) -> io::Result<(u64, ConnectionTrafficSecrets)> {
+        self.update_rx_secret().map_err(io::Error::other)
+    }
+
+    fn next_send(&mut self) -> io::Result<(u64, ConnectionTrafficSecrets)> {
+        self.update_tx_secret().map_err(io::Error::other)
+    }
+}
+
+/// What a connection is after the handshake.
+pub struct Established {
+    /// Opens records from the peer.
+    pub receive: Keys,
+    /// Seals records to the peer.
+    pub send: Keys,
+    /// Makes new keys; None in TLS 1.2.
+    pub updates: Option<Box<dyn KeyUpdates>>,
+    /// Application data that came with the end of the handshake.
+    pub plain: Vec<u8>,
+    /// Records, or a part of one, that came with it.
+    pub sealed: Vec<u8>,
+    /// The peer has already ended its direction.
+    pub peer_ended: bool,
+}
+
+/// Why a handshake failed.
+pub enum Failure {
+    /// The socket failed, or ended.
+    Io(io::Error),
+    /// TLS failed.
+    Tls(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Io(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Tls(error)
+    }
+}
+
+/// A rustls connection of either role.
+pub trait Side: Sized {
+    /// The role, as rustls calls it.
+    type Data: 'static;
+
+    /// See `UnbufferedConnectionCommon::process_tls_records`.
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    /// Whether the handshake goes on.
+    fn is_handshaking(&self) -> bool;
+    /// Hands over keys.
+    fn finish(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), Error>;
+}
+
+macro_rules! side {
+    ($connection:ty, $data:ty) => {
+        impl Side for $connection {
+            type Data = $data;
+
+            fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, $data> {
+                self.process_tls_records(incoming)
+            }
+
+            fn is_handshaking(&self) -> bool {
+                (**self).is_handshaking()
+            }
+
+            fn finish(self) -> Result<(ExtractedSecrets, KernelConnection<$data>), Error> {
+                self.dangerous_into_kernel_connection()
+            }
+        }
+    };
+}
+
+side!(UnbufferedClientConnection, ClientConnectionData);
+side!(UnbufferedServerConnection, ServerConnectionData);
+
+/// Does the whole handshake. The caller sets the deadline.
+pub async fn run<S: Side>(tcp: &mut TcpStream, session: S) -> Result<Established, Failure>
+where
+    KernelConnection<S::Data>: Send + Sync,
+{
+    let mut pending =
+        Pending { session, received: Vec::new(), to_send: Vec::new(), plain: Vec::new(), ended: false };
+    loop {
+        let step = pending.step();
+        if step.is_err() {
+            pending.encode_alert();
+        }
+        let sent = tcp.write_all(&pending.to_send).await;
+        pending.to_send.clear();
+        match step? {
+            Step::Done => break,
+            Step::Read => sent?,
+        }
+        if pending.received.len() > MOST || pending.plain.len() > MOST {
+            return Err(Failure::Tls(Error::PeerSentOversizedRecord));
+        }
+        pending.received.reserve(READ);
+        if tcp.read_buf(&mut pending.received).await? == 0 {
+            return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+    let (secrets, kernel) = pending.session.finish()?;
+    let tls13 = kernel.protocol_version() == ProtocolVersion::TLSv1_3;
+    Ok(Established {
+        receive: Keys::new(tls13, secrets.rx)?,
+        send: Keys::new(tls13, secrets.tx)?,
+        updates: tls13.then(|| Box::new(kernel) as Box<dyn KeyUpdates>),
+        plain: pending.plain,
+        sealed: pending.received,
+        peer_ended: pending.ended,
+    })
+}
+
+/// A handshake under way.
+struct Pending<S> {
+    session: S,
+    received: Vec<u8>,
+    to_send: Vec<u8>,
+    plain: Vec<u8>,
+    ended: bool,
+}
+
+/// What comes next, after all that is to be sent is sent.
+enum Step {
+    Read,
+    Done,
+}
+
+impl<S: Side> Pending<S> {
+    fn step(&mut self) -> Result<Step, Error> {
+        loop {
+            let UnbufferedStatus { discard, state, .. } = self.session.process(&mut self.received);
+            let mut stop = false;
+            match state? {
+                ConnectionState::EncodeTlsData(data) => encode(data, &mut self.to_send)?,
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        self.plain.extend_from_slice(record?.payload);
+                    }
+                }
+                ConnectionState::PeerClosed => self.ended = true,
+                ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => stop = true,
+                _ => return Err(Error::General("an unexpected state of the handshake".to_owned())),
+            }
+            self.received.drain(..discard);
+            if stop {
+                break;
+            }
+        }
+        if self.session.is_handshaking() {
+            return Ok(Step::Read);
+        }
+        // A whole record that is still here is the first part of a message after the handshake: rustls has opened
+        // it and waits for the rest, so it is not ours to open.
+        let whole =
+            record_length(&self.received).ok().flatten().is_some_and(|length| length <= self.received.len());
+        Ok(if whole && !self.ended { Step::Read } else { Step::Done })
+    }
+
+    /// Puts the alert that tells the peer of a failure into what is to be sent. It is the first thing that rustls
+    /// offers after the failure; nothing may be asked of it after that.
+    fn encode_alert(&mut self) {
+        if let Ok(ConnectionState::EncodeTlsData(data)) = self.session.process(&mut self.received).state {
+            // What cannot be encoded is not sent; the connection is over in any case.
+            let _ = encode(data, &mut self.to_send);
+        }
+    }
+}
+
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, into: &mut Vec<u8>) -> Result<(), Error> {
+    let start = into.len();
+    let required = match data.encode(&mut []) {
+        Err(EncodeError::InsufficientSize(size)) => size.required_size,
+        _ => 0,
+    };
+    into.resize(start + required, 0);
+    data.encode(&mut into[start..]).map(drop).map_err(|error| Error::General(error.to_string()))
+}

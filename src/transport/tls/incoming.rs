@@ -1,0 +1,161 @@
+//! What was received and is not yet read: opened bytes, then sealed ones.
+//!
+//! Bytes come in large reads into a borrowed buffer, are opened where they lie, and are copied once, to the
+//! reader. The buffer goes back when it is drained; a rest is parked in an allocation of its own size while the
+//! connection waits.
+
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::record::{Content, HEADER, Keys, record_length};
+use crate::transport::buffer::Pooled;
+
+/// A peer that has not sent this much yet may not be anybody: it gets small reads and no large buffer.
+const YOUNG: usize = 4096;
+
+/// Rests up to this size are parked at once.
+const SMALL: usize = 4096;
+
+/// The receiving half's bytes.
+#[derive(Debug)]
+pub struct Incoming {
+    store: Store,
+    /// Opened and not yet read.
+    plain: Range<usize>,
+    /// Received and not yet opened.
+    sealed: Range<usize>,
+    /// Bytes read by the user, counted up to [`YOUNG`].
+    delivered: usize,
+}
+
+#[derive(Debug)]
+enum Store {
+    Empty,
+    Lent(Pooled),
+    Parked(Vec<u8>),
+}
+
+impl Store {
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Store::Empty => &mut [],
+            Store::Lent(buffer) => buffer,
+            Store::Parked(bytes) => bytes,
+        }
+    }
+}
+
+impl Incoming {
+    /// Begins with what came together with the end of the handshake.
+    pub fn new(plain: Vec<u8>, sealed: &[u8]) -> Self {
+        let opened = plain.len();
+        let mut bytes = plain;
+        bytes.extend_from_slice(sealed);
+        let mut incoming = Incoming {
+            plain: 0..opened,
+            sealed: opened..bytes.len(),
+            store: Store::Parked(bytes),
+            delivered: 0,
+        };
+        incoming.rest(true);
+        incoming
+    }
+
+    /// Whether nothing sealed is waiting.
+    pub fn is_drained(&self) -> bool {
+        self.sealed.is_empty()
+    }
+
+    /// Moves opened bytes to the reader; whether there were any.
+    pub fn read(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let count = self.plain.len().min(buf.remaining());
+        let from = self.plain.start;
+        buf.put_slice(&self.store.bytes()[from..from + count]);
+        self.plain.start += count;
+        self.delivered = self.delivered.saturating_add(count).min(YOUNG);
+        count > 0
+    }
+
+    /// The length of the next record, if all of it is here.
+    pub fn next_record(&mut self) -> io::Result<Option<usize>> {
+        let sealed = &self.store.bytes()[self.sealed.clone()];
+        Ok(record_length(sealed)?.filter(|length| *length <= sealed.len()))
+    }
+
+    /// Opens the next record, of `length`. Application data becomes readable; anything else is returned.
+    pub fn open(&mut self, keys: &mut Keys, length: usize) -> io::Result<(Content, &[u8])> {
+        let start = self.sealed.start;
+        self.sealed.start += length;
+        let record = &mut self.store.bytes()[start..start + length];
+        let (content, range) = keys.open(record)?;
+        let range = start + range.start..start + range.end;
+        if content == Content::Data {
+            self.plain = range;
+            return Ok((content, &[]));
+        }
+        Ok((content, &self.store.bytes()[range]))
+    }
+
+    /// Reads from the socket once all opened bytes are read. 0 is the end.
+    pub fn poll_fill(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let kept = self.sealed.len();
+        let sealed = self.sealed.clone();
+        let buffer = match &mut self.store {
+            Store::Lent(buffer) => {
+                buffer.copy_within(sealed, 0);
+                buffer
+            }
+            store => {
+                let mut buffer = Pooled::take();
+                buffer[..kept].copy_from_slice(&store.bytes()[sealed]);
+                *store = Store::Lent(buffer);
+                let Store::Lent(buffer) = store else { return Poll::Ready(Ok(0)) };
+                buffer
+            }
+        };
+        self.plain = 0..0;
+        self.sealed = 0..kept;
+        let end = match self.delivered < YOUNG {
+            true => buffer.len().min(kept + HEADER + YOUNG),
+            false => buffer.len(),
+        };
+        let mut room = ReadBuf::new(&mut buffer[kept..end]);
+        ready!(Pin::new(tcp).poll_read(cx, &mut room))?;
+        let count = room.filled().len();
+        self.sealed.end += count;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Gives the borrowed buffer back if it can be spared. `waiting`: the reader waits for more than is here.
+    pub fn rest(&mut self, waiting: bool) {
+        let start = if self.plain.is_empty() { self.sealed.start } else { self.plain.start };
+        let held = self.sealed.end - start;
+        if held == 0 {
+            self.store = Store::Empty;
+            self.plain = 0..0;
+            self.sealed = 0..0;
+        } else if matches!(self.store, Store::Lent(_)) && (waiting || held <= SMALL || self.delivered < YOUNG)
+        {
+            self.store = Store::Parked(self.store.bytes()[start..self.sealed.end].to_vec());
+            self.plain = self.plain.start.saturating_sub(start)..self.plain.end.saturating_sub(start);
+            self.sealed = self.sealed.start - start..held;
+        }
+    }
+
+    /// Whether a borrowed buffer is held.
+    #[cfg(test)]
+    pub fn holds_buffer(&self) -> bool {
+        matches!(self.store, Store::Lent(_))
+    }
+
+    /// Bytes of memory held.
+    #[cfg(test)]
+    pub fn held(&mut self) -> usize {
+        self.store.bytes().len()
+    }
+}
