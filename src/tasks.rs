@@ -24,11 +24,7 @@ impl Scope {
 
     /// A part of this scope: stopped with it, or alone. Its tasks are waited for by this scope's [`Scope::ended`].
     pub fn child(&self) -> Self {
-        Scope {
-            drain: self.drain.child_token(),
-            cut: self.cut.child_token(),
-            tracker: self.tracker.clone(),
-        }
+        Scope { drain: self.drain.child_token(), cut: self.cut.child_token(), tracker: self.tracker.clone() }
     }
 
     /// Spawns a task that belongs to this scope. The task must watch the signals itself, or be short.

@@ -8,6 +8,8 @@
 pub mod noise;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+#[cfg(any(feature = "noise", feature = "websocket"))]
+mod queue;
 pub mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -271,7 +273,8 @@ impl Connector {
 fn not_compiled_in() -> SettingError {
     SettingError {
         key: "type",
-        message: "this rathole was built without the transport; build it with `--features tls,noise,websocket`"
-            .to_owned(),
+        message:
+            "this rathole was built without the transport; build it with `--features tls,noise,websocket`"
+                .to_owned(),
     }
 }

@@ -19,8 +19,9 @@ pub async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
         Host::Name(name) => name,
     };
     let found = tokio::net::lookup_host((name.as_str(), endpoint.port)).await;
-    let addresses: Vec<_> =
-        found.map_err(|error| io::Error::new(error.kind(), format!("cannot resolve {name}: {error}")))?.collect();
+    let addresses: Vec<_> = found
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot resolve {name}: {error}")))?
+        .collect();
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address")));
     }
@@ -33,7 +34,9 @@ pub async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(tcp) => return Ok(tcp),
-            Err(error) => last = io::Error::new(error.kind(), format!("cannot connect to {address}: {error}")),
+            Err(error) => {
+                last = io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+            }
         }
     }
     Err(last)
