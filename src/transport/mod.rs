@@ -9,6 +9,8 @@ pub mod buffer;
 pub mod noise;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+#[cfg(any(feature = "noise", feature = "websocket"))]
+mod queue;
 pub mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;
