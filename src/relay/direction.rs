@@ -121,6 +121,12 @@ impl Direction {
         matches!(self.held, Held::Nothing)
     }
 
+    /// Whether it is using, or about to use, a pipe.
+    #[cfg(test)]
+    pub(super) fn is_splicing(&self) -> bool {
+        self.way == Way::Splice
+    }
+
     /// Moves what can be moved now, within one turn. Ready when closed, or with a fault: then the relay is over.
     /// While `may_end` is false the sink is not told the end.
     pub(super) fn poll<S, K>(

@@ -7,8 +7,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A visitor, a server's relay, a client's relay and a local service, in a row.
 struct Row {
@@ -192,6 +195,41 @@ async fn a_direction_leaves_the_pipe_when_bulk_is_over() {
 }
 
 #[tokio::test]
+async fn bulk_is_spliced_and_small_messages_are_copied() {
+    let (mut near, mut source) = pair().await;
+    let (mut sink, mut far) = pair().await;
+    let (mut direction, pool) = (Direction::new(), pool(1));
+    for (size, spliced) in [(100, false), (8 << 20, true), (100, false), (100, false), (8 << 20, true)] {
+        let message = vec![size as u8; size];
+        let exchange = async {
+            let mut got = vec![0; size];
+            let (sent, read) = tokio::join!(near.write_all(&message), far.read_exact(&mut got));
+            sent.unwrap();
+            read.unwrap();
+            assert!(got == message);
+        };
+        let mut was_spliced = false;
+        tokio::select! {
+            biased;
+            _ = poll_fn(|cx| {
+                let result = direction.poll(cx, &mut source, &mut sink, true, pool);
+                was_spliced |= direction.is_splicing();
+                result
+            }) => panic!("ended"),
+            () = exchange => {}
+        }
+        assert!(was_spliced || !spliced, "{size} bytes");
+        poll_fn(|cx| {
+            let _ = direction.poll(cx, &mut source, &mut sink, true, pool);
+            Poll::Ready(())
+        })
+        .await;
+        assert!(!direction.is_splicing() || spliced, "{size} bytes");
+        assert_eq!(pool.lent(), 0, "{size} bytes");
+    }
+}
+
+#[tokio::test]
 async fn a_slow_reader_gets_everything_and_the_other_direction_goes_on() {
     for pipes in [0, 4] {
         let Row { mut visitor, service, server, client, pool, .. } = row(pipes).await;
@@ -318,7 +356,8 @@ async fn a_reset_after_an_end_is_noticed() {
             }
         };
         // The relays must be over before anything is written.
-        let (server, client) = (server.await.unwrap().0, client.await.unwrap().0);
+        let over = async { (server.await.unwrap().0, client.await.unwrap().0) };
+        let (server, client) = timeout(PATIENCE, over).await.expect("the reset was not noticed");
         let seen = format!("{server}, {client}");
         let expected = if from_visitor {
             "visitor reset, data channel reset"
@@ -433,7 +472,7 @@ async fn what_a_sink_keeps_is_flushed_when_the_source_pauses() {
     let (mut got, pool) = ([0; 8], pool(0));
     tokio::select! {
         _ = poll_fn(|cx| direction.poll(cx, &mut source, &mut sink, true, pool)) => panic!("ended"),
-        read = far.read_exact(&mut got) => { read.unwrap(); }
+        read = timeout(PATIENCE, far.read_exact(&mut got)) => { read.expect("it was kept").unwrap(); }
     }
     assert_eq!(&got, b"question");
     assert_eq!(sink.flushes, 1, "one flush for one message");
