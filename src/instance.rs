@@ -46,7 +46,7 @@ pub fn run(run: &Run) -> Exit {
     }
     match Plan::prepare(&mut loaded) {
         Ok(plan) => {
-            plan.run(|_| (), |key, message| loaded.problem(Severity::Error, key, message).to_string())
+            plan.run(&|_| (), &|key, message| loaded.problem(Severity::Error, key, message).to_string())
         }
         Err(problems) => refuse(&problems),
     }
@@ -127,7 +127,7 @@ impl Plan {
 
     /// Runs the roles until a signal. `announce` is called when all listeners are bound; `place` says where a key
     /// that made the start fail was set.
-    pub fn run(self, announce: impl FnOnce(&Addresses), place: impl FnOnce(&str, String) -> String) -> Exit {
+    pub fn run(self, announce: &dyn Fn(&Addresses), place: &dyn Fn(&str, String) -> String) -> Exit {
         raise_open_files_or_warn();
         let (runtime, signals) = match runtime() {
             Ok(started) => started,
@@ -148,7 +148,7 @@ impl Plan {
         exit
     }
 
-    async fn serve(self, mut signals: Signals, announce: impl FnOnce(&Addresses)) -> Result<Exit, Fault> {
+    async fn serve(self, mut signals: Signals, announce: &dyn Fn(&Addresses)) -> Result<Exit, Fault> {
         let scope = Scope::new();
         let grace = self.grace();
         let counters = [Arc::default(), Arc::default()];

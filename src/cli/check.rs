@@ -1,7 +1,7 @@
 //! `rathole check`: every error and warning of every file.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rathole::config::{self, Config, Endpoint, Host, Loaded, Problem, RoleChoice, Severity};
@@ -70,15 +70,15 @@ fn unresolvable(loaded: &Loaded) -> Vec<Problem> {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return Vec::new();
     };
-    let (failed, failures) = mpsc::channel();
+    let failures = Arc::new(Mutex::new(Vec::new()));
     runtime.block_on(async {
         let scope = Scope::new();
         for (key, endpoint) in names {
-            let failed = failed.clone();
+            let failures = failures.clone();
             scope.spawn(async move {
                 let found = tokio::time::timeout(RESOLVE, tcp::resolve(&endpoint)).await;
                 if !found.is_ok_and(|found| found.is_ok()) {
-                    let _ = failed.send((key, endpoint.host));
+                    failures.lock().unwrap_or_else(PoisonError::into_inner).push((key, endpoint.host));
                 }
             });
         }
@@ -86,11 +86,12 @@ fn unresolvable(loaded: &Loaded) -> Vec<Problem> {
     });
     // A thread that asks the system's resolver cannot be stopped; it is not waited for.
     runtime.shutdown_background();
+    let failures = std::mem::take(&mut *failures.lock().unwrap_or_else(PoisonError::into_inner));
     let warning = |(key, name): (String, Host)| {
         let message = format!("the name {name} does not resolve here and now; when run, it is tried again");
         loaded.problem(Severity::Warning, &key, message)
     };
-    failures.try_iter().map(warning).collect()
+    failures.into_iter().map(warning).collect()
 }
 
 /// Every name that this configuration makes this machine resolve, with its key.

@@ -108,16 +108,16 @@ enum Verb {
     #[command(
         after_help = after(text::SERVER_EXAMPLES),
         override_usage = "rathole server [--overlay FILE]... CONFIG\n       \
-                          rathole server --bind ADDR --service NAME=[udp:]ADDR... [--noise-key-file PATH | --plain-tcp] \
-                          [--token-file PATH | --token-env NAME]"
+                          rathole server --bind ADDR --service NAME=[udp:]ADDR...\n           \
+                          [--noise-key-file PATH | --plain-tcp] [--token-file PATH | --token-env NAME]"
     )]
     Server(ServerArgs),
     /// Run the [client] half of CONFIG, or a client without a file
     #[command(
         after_help = after(text::CLIENT_EXAMPLES),
         override_usage = "rathole client [--overlay FILE]... CONFIG\n       \
-                          rathole client --to HOST:PORT --service NAME=[udp:]ADDR... <--noise-pin KEY | --plain-tcp> \
-                          [--token-file PATH | --token-env NAME]"
+                          rathole client --to HOST:PORT --service NAME=[udp:]ADDR...\n           \
+                          <--noise-pin KEY | --plain-tcp> [--token-file PATH | --token-env NAME]"
     )]
     Client(ClientArgs),
     /// Check configurations: every error and warning, with file:line:column

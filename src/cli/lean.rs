@@ -1,9 +1,11 @@
-//! The command line without clap: the same commands and rules in a few kilobytes.
+//! The command line without clap: the same commands and rules in a few kilobytes. An option's value is the next
+//! argument, or follows a `=`; short options stand alone.
 
-use std::ffi::OsString;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use lexopt::prelude::*;
 use rathole::config::RoleChoice;
 
 use super::role::RoleArgs;
@@ -11,22 +13,16 @@ use super::{Check, Command, Exit, Stop, text, version};
 
 /// Reads the arguments, the program's name first.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> {
-    let mut args = args.into_iter().peekable();
-    args.next();
-    let verb = args.peek().and_then(|first| first.to_str()).and_then(Verb::named);
+    let mut args: VecDeque<OsString> = args.into_iter().skip(1).collect();
+    let verb = args.front().and_then(|first| first.to_str()).and_then(Verb::named);
     if verb.is_some() {
-        args.next();
-    }
-    let args: Vec<OsString> = args.collect();
-    if args.is_empty() && verb.is_none() {
+        args.pop_front();
+    } else if args.is_empty() {
         return Err(Stop::failed(help(), Exit::Usage));
     }
     let mut given = Given::default();
-    let mut parser = lexopt::Parser::from_args(args);
-    while let Some(stop) = given.next(&mut parser).map_err(|error| Stop::usage(error.to_string()))? {
-        if let Some(stop) = stop {
-            return Err(stop);
-        }
+    while let Some(argument) = args.pop_front() {
+        given.take(argument, &mut args)?;
     }
     given.command(verb)
 }
@@ -69,49 +65,92 @@ struct Given {
     genkey: bool,
     json: bool,
     static_only: bool,
-    seconds: bool,
+    seconds: Option<String>,
+    /// After `--`.
+    only_words: bool,
     role: RoleArgs,
 }
 
+/// A place for a value.
+enum Target<'a> {
+    Path(&'a mut Option<PathBuf>),
+    Paths(&'a mut Vec<PathBuf>),
+    Text(&'a mut Option<String>),
+    Texts(&'a mut Vec<String>),
+}
+
 impl Given {
-    /// Takes one argument. `Some(Some(stop))`: the command line ends here; None: there are no more.
-    fn next(&mut self, parser: &mut lexopt::Parser) -> Result<Option<Option<Stop>>, lexopt::Error> {
-        let Some(argument) = parser.next()? else { return Ok(None) };
-        let plan = &mut self.role.plan;
-        match argument {
-            Value(word) => self.words.push(word),
-            Short('h') | Long("help") => return Ok(Some(Some(Stop::result(help())))),
-            Short('V') => return Ok(Some(Some(Stop::result(version::short() + "\n")))),
-            Long("version") => return Ok(Some(Some(Stop::result(format!("rathole {}\n", version::long()))))),
-            Short('s') | Long("server") => self.server = true,
-            Short('c') | Long("client") => self.client = true,
-            Long("genkey") => {
-                self.genkey = true;
-                self.words.extend(parser.optional_value());
-            }
-            Long("json") => self.json = true,
-            Long("static") => self.static_only = true,
-            Long("overlay") => self.role.overlays.push(PathBuf::from(parser.value()?)),
-            Long("no-visitor-log") => self.role.no_visitor_log = true,
-            Long("bind") => plan.bind = Some(parser.value()?.string()?),
-            Long("to") => plan.to = Some(parser.value()?.string()?),
-            Long("service") => plan.services.push(parser.value()?.string()?),
-            Long("noise-key-file") => plan.noise_key_file = Some(PathBuf::from(parser.value()?)),
-            Long("noise-pin") => plan.noise_pin = Some(parser.value()?.string()?),
-            Long("token-file") => plan.token_file = Some(PathBuf::from(parser.value()?)),
-            Long("token-env") => plan.token_env = Some(parser.value()?.string()?),
-            Long("plain-tcp") => plan.plain_tcp = true,
-            Long("token") => {
-                self.role.token = true;
-                let _ = parser.optional_value();
-            }
-            Long("seconds") => {
-                self.seconds = true;
-                let _ = parser.value()?;
-            }
-            other => return Err(other.unexpected()),
+    /// Takes one argument, and its value from those that follow.
+    fn take(&mut self, argument: OsString, rest: &mut VecDeque<OsString>) -> Result<(), Stop> {
+        let bytes = argument.as_bytes();
+        if self.only_words || !bytes.starts_with(b"-") || bytes == b"-" {
+            self.words.push(argument);
+            return Ok(());
         }
-        Ok(Some(None))
+        let (name, attached) = match bytes.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&bytes[..at], Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
+            None => (bytes, None),
+        };
+        let name = &*String::from_utf8_lossy(name);
+        if let Some(flag) = self.flag(name)? {
+            *flag = true;
+            match attached {
+                // The curve may be attached, or be the next word.
+                Some(curve) if name == "--genkey" => self.words.push(curve),
+                Some(_) if name != "--token" => return Err(Stop::usage(format!("'{name}' takes no value"))),
+                _ => {}
+            }
+            return Ok(());
+        }
+        let Some(target) = self.option(name) else {
+            return Err(Stop::usage(format!("unexpected argument '{name}'")));
+        };
+        let Some(value) = attached.or_else(|| rest.pop_front()) else {
+            return Err(Stop::usage(format!("'{name}' needs a value")));
+        };
+        match target {
+            Target::Path(path) => *path = Some(PathBuf::from(value)),
+            Target::Paths(paths) => paths.push(PathBuf::from(value)),
+            Target::Text(to) => *to = Some(value.to_string_lossy().into_owned()),
+            Target::Texts(to) => to.push(value.to_string_lossy().into_owned()),
+        }
+        Ok(())
+    }
+
+    /// Where an option without a value is noted.
+    fn flag(&mut self, name: &str) -> Result<Option<&mut bool>, Stop> {
+        Ok(Some(match name {
+            "-h" | "--help" => return Err(Stop::result(help())),
+            "-V" => return Err(Stop::result(version::short() + "\n")),
+            "--version" => return Err(Stop::result(format!("rathole {}\n", version::long()))),
+            "--" => &mut self.only_words,
+            "-s" | "--server" => &mut self.server,
+            "-c" | "--client" => &mut self.client,
+            "--genkey" => &mut self.genkey,
+            "--json" => &mut self.json,
+            "--static" => &mut self.static_only,
+            "--no-visitor-log" => &mut self.role.no_visitor_log,
+            "--plain-tcp" => &mut self.role.plan.plain_tcp,
+            "--token" => &mut self.role.token,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Where an option's value goes.
+    fn option(&mut self, name: &str) -> Option<Target<'_>> {
+        let plan = &mut self.role.plan;
+        Some(match name {
+            "--overlay" => Target::Paths(&mut self.role.overlays),
+            "--bind" => Target::Text(&mut plan.bind),
+            "--to" => Target::Text(&mut plan.to),
+            "--service" => Target::Texts(&mut plan.services),
+            "--noise-key-file" => Target::Path(&mut plan.noise_key_file),
+            "--noise-pin" => Target::Text(&mut plan.noise_pin),
+            "--token-file" => Target::Path(&mut plan.token_file),
+            "--token-env" => Target::Text(&mut plan.token_env),
+            "--seconds" => Target::Text(&mut self.seconds),
+            _ => return None,
+        })
     }
 
     fn command(mut self, verb: Option<Verb>) -> Result<Command, Stop> {
@@ -168,7 +207,7 @@ impl Given {
             () if verb.is_some() && self.genkey => Some("--genkey"),
             () if self.json && !check => Some("--json"),
             () if self.static_only && !check => Some("--static"),
-            () if self.seconds && verb != Some(Verb::Demo) => Some("--seconds"),
+            () if self.seconds.is_some() && verb != Some(Verb::Demo) => Some("--seconds"),
             () if !adhoc => plan.first_given(),
             () if verb == Some(Verb::Server) && plan.to.is_some() => Some("--to"),
             () if verb == Some(Verb::Server) && plan.noise_pin.is_some() => Some("--noise-pin"),

@@ -56,9 +56,6 @@ fn write(directory: &Path, name: &str, command: &clap::Command) -> io::Result<()
         commands(&command).to_writer(&mut page)?;
     }
     blocks(&examples).to_writer(&mut page)?;
-    if name == "rathole" {
-        man.render_version_section(&mut page)?;
-    }
     std::fs::write(directory.join(format!("{name}.1")), page)
 }
 
