@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
 const FEATURES_IN: [&str; 8] =
     ["lib.rs", "main.rs", "cli", "log", "instance.rs", "config", "transport", "adhoc"];
 
-/// One source file.
+/// One source file that is not a unit test's.
 struct Source {
     /// Relative to `src`.
     path: PathBuf,
@@ -45,7 +45,9 @@ fn sources() -> Vec<Source> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 todo.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.to_string_lossy().ends_with("tests.rs")
+            {
                 let code = code_only(&std::fs::read_to_string(&path).unwrap());
                 found.push(Source { path: path.strip_prefix(&src).unwrap().to_owned(), code });
             }
@@ -57,7 +59,7 @@ fn sources() -> Vec<Source> {
 
 /// Drops comments, the insides of strings, and everything from the unit tests on.
 fn code_only(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
     let mut code = String::new();
     for line in text.lines() {
         let mut quoted = false;
