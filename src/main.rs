@@ -11,6 +11,7 @@ mod cli;
 mod demo;
 mod instance;
 mod log;
+mod process;
 #[cfg(all(panic = "abort", not(feature = "cli"), target_os = "linux"))]
 mod sys;
 

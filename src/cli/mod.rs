@@ -1,6 +1,6 @@
 //! The command line: argv to a [`Command`], and what each command does.
 //!
-//! Two front ends make the same commands: `full` (clap; feature `cli`) and `lean` (lexopt). The rules that both
+//! Two front ends make the same commands: `full` (clap; feature `cli`) and `lean` (a loop of our own). The rules that both
 //! share, and all their messages, are here. No secret is ever an argument's value.
 
 mod check;

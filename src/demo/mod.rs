@@ -23,7 +23,8 @@ use rathole::tasks::Scope;
 use rathole::transport::{Acceptor, Connector};
 
 use crate::cli::{Exit, output};
-use crate::instance::{self, Signals};
+use crate::instance;
+use crate::process::{self, Signals};
 use board::Board;
 use texts::{Files, Texts};
 
@@ -37,8 +38,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub fn run(seconds: Option<u64>) -> Exit {
     // The numbers and the URL are what is to be read here.
     crate::log::init("warn", true);
-    instance::raise_open_files_or_warn();
-    let (runtime, signals) = match instance::runtime() {
+    process::raise_open_files_or_warn();
+    let (runtime, signals) = match process::runtime() {
         Ok(started) => started,
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
     };

@@ -80,7 +80,8 @@ impl Listeners {
                 std::task::Poll::Pending
             });
             match accepted.await {
-                Ok(accepted) => return accepted,
+                // On a dual-stack socket an IPv4 peer has a mapped address: that is not its name.
+                Ok((tcp, peer)) => return (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
                 // The connection was gone before it was accepted: nobody's fault.
                 Err(error) if is_peers_doing(&error) => {}
                 Err(error) => {

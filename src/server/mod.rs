@@ -9,6 +9,7 @@
 //! pool      who gets whom (pure)
 //! visitor   StartForward, the relay, the log line
 //! datagrams one UDP service
+//! strangers failed authentications, told in few lines (pure)
 //! ```
 
 mod control;
@@ -19,15 +20,17 @@ mod proxy_header;
 mod registry;
 mod service;
 mod session;
+mod strangers;
 mod visitor;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::config::{self, ServerKind, ServerService};
 use crate::counters::Counters;
@@ -35,6 +38,7 @@ use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
 use listener::{Listeners, bind_all};
 use registry::{Registry, Service};
+use strangers::{Line, Strangers};
 
 /// Connections in their handshake, all together; more are closed at once.
 const MAX_HANDSHAKES: usize = 4096;
@@ -48,6 +52,15 @@ struct Shared {
     acceptor: Acceptor,
     registry: Registry,
     counters: Arc<Counters>,
+    strangers: Mutex<Strangers>,
+    stranger_came: Notify,
+}
+
+impl Shared {
+    /// The guard is never held across an await. A panic elsewhere leaves the table whole.
+    fn strangers(&self) -> MutexGuard<'_, Strangers> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A server whose listeners are all bound: it may call itself ready.
@@ -105,7 +118,14 @@ impl Server {
             };
             services.push((Arc::new(service.clone()), sockets.map_err(at(key))?));
         }
-        let shared = Shared { config, acceptor, registry: Registry::default(), counters };
+        let shared = Shared {
+            config,
+            acceptor,
+            registry: Registry::default(),
+            counters,
+            strangers: Mutex::default(),
+            stranger_came: Notify::new(),
+        };
         Ok(Server { shared, control: Listeners::new(control), services })
     }
 
@@ -136,6 +156,7 @@ impl Server {
         for (service, sockets) in services {
             start_service(&shared, service, sockets, &scope);
         }
+        scope.spawn_until_drain(tell_of_strangers(shared.clone()));
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         loop {
             let (tcp, peer) = tokio::select! {
@@ -153,6 +174,29 @@ impl Server {
                 drop(permit);
             });
         }
+    }
+}
+
+/// Tells, from time to time, of failed authentications that were only counted. Sleeps while there are none.
+async fn tell_of_strangers(shared: Arc<Shared>) {
+    loop {
+        shared.stranger_came.notified().await;
+        while !shared.strangers().is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let lines = shared.strangers().on_time(Instant::now());
+            lines.iter().for_each(tell);
+        }
+    }
+}
+
+/// The line that a ban list reads: see the field `peer`.
+fn tell(line: &Line) {
+    let failures = line.failures;
+    match line.address {
+        Some(peer) => {
+            tracing::info!(%peer, failures, "authentication failed: unknown service or wrong token")
+        }
+        None => tracing::info!(failures, "authentication failed, from many more addresses"),
     }
 }
 

@@ -48,7 +48,11 @@ pub async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr) {
     };
     Counters::add(&shared.counters.rejected, 1);
     match reject {
-        Reject::Auth => tracing::info!(%peer, "authentication failed: unknown service or wrong token"),
+        Reject::Auth => {
+            let line = shared.strangers().on_failure(peer.ip(), std::time::Instant::now());
+            line.iter().for_each(super::tell);
+            shared.stranger_came.notify_one();
+        }
         Reject::Io(error) => tracing::debug!(%peer, %error, "connection lost before it was authenticated"),
         Reject::Malformed(error) => tracing::debug!(%peer, %error, "connection refused"),
         Reject::UnknownSession => tracing::debug!(%peer, "data channel refused: no session has its key"),
