@@ -8,18 +8,18 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use common::certs::{Certs, KeyKind};
 use common::forward::Forward;
 use common::keys::KeyPair;
-use common::service::Local;
+use common::service::{self, Local};
 use common::tunnel::{Build, Link, Plan, Service};
 use common::visitor::{self, UdpVisitor};
-use common::{PEER_HINT, announce, peer, skip};
+use common::{PATIENCE, PEER_HINT, announce, peer, skip};
 
 /// Cells that run at the same time, in the whole process.
 const AT_ONCE: usize = 4;
@@ -274,13 +274,19 @@ fn key(build: Build) -> KeyPair {
 fn cell(server: Build, client: Build, row: &Row) -> String {
     let (echo, digest, udp) = (Local::echo(), Local::digest(), Local::udp_echo());
     let page = Local::page(visitor::random(9, 700_001));
+    let (gone, goes) = mpsc::channel();
+    let witness = Local::tcp(move |stream| {
+        service::echo(stream);
+        let _ = gone.send(());
+    });
     let services = vec![
         Service::tcp("echo", echo.addr),
         Service::tcp("digest", digest.addr),
         Service::udp("datagrams", udp.addr),
         Service::tcp("page", page.addr),
+        Service::tcp("witness", witness.addr),
     ];
-    let [echo, digest, udp, page] = [0, 1, 2, 3].map(|i: usize| services[i].visitors);
+    let [echo, digest, udp, page, witness] = [0, 1, 2, 3, 4].map(|i: usize| services[i].visitors);
     let mut plan = Plan::new(row.link.clone(), services);
     let proxy = row.proxy.map(|make| make(row.credentials));
     plan.proxy = proxy.as_ref().map(Forward::url);
@@ -307,6 +313,12 @@ fn cell(server: Build, client: Build, row: &Row) -> String {
     // Where ours is the server it may come as a reset, if the 0.5.0 client made one of it.
     let ended = end.as_ref().map_or_else(visitor::is_reset, |()| true);
     assert!(ended, "the page's end does not reach the visitor: {end:?}");
+    // And the end of a visitor who just goes reaches the service.
+    let mut stream = visitor::connect(witness);
+    stream.write_all(b"bye").unwrap();
+    stream.read_exact(&mut [0; 3]).unwrap();
+    drop(stream);
+    goes.recv_timeout(PATIENCE).expect("the service does not learn that its visitor has gone");
     did.push("tcp");
     if half_close {
         visitor::half_close(digest, &visitor::random(8, 300_001));

@@ -289,3 +289,39 @@ fn a_flood_of_udp_visitors() {
     let _ = data.shutdown(Shutdown::Both);
     assert!(taker.join().unwrap(), "the newest visitor is not served");
 }
+
+/// Whatever answers a WebSocket upgrade, the client lives (S2: upstream is killed by it).
+#[test]
+#[cfg(feature = "websocket")]
+fn a_refused_upgrade_is_survived() {
+    let local = Local::echo();
+    let plan = Plan::new(Link::websocket(), vec![Service::tcp("svc-tcp", local.addr)]);
+    let server = FakeServer::listen(plan.server_addr);
+    let mut client = plan.start_client(Build::Ours);
+    let answers: [&[u8]; 9] = [
+        b"",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1/\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n<html>",
+        b"\xff\xfe\x00garbage\r\n\r\n",
+        b"HTTP/1.1 101",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ];
+    for answer in answers {
+        let stream = server.accept();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(take::<1>(&stream));
+        }
+        put(&stream, answer);
+        stream.shutdown(Shutdown::Write).unwrap();
+        rest(&stream);
+        assert!(client.is_running());
+    }
+    drop(server);
+    let _server = plan.start_server(Build::Ours);
+    super::common::visitor::wait_served(plan.services[0].visitors);
+    assert!(!client.stderr().contains("panicked"));
+}

@@ -9,6 +9,7 @@ mod datagrams;
 mod fake_client;
 mod fake_server;
 mod hostile;
+mod limits;
 mod listeners;
 mod proxy_header;
 mod restart;
