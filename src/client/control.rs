@@ -78,6 +78,10 @@ pub async fn run(shared: Arc<Shared>, service: Arc<ClientService>, scope: Scope)
             }
             Err(end) => end,
         };
+        // In one process with its server, the channel may end before this task is dropped.
+        if scope.is_draining() {
+            return;
+        }
         let pause = backoff.pause(begun.elapsed(), fastrand::f64());
         let server = &shared.config.remote_addr;
         tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {pause:.1?}");
