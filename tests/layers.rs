@@ -11,7 +11,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
     ("pure", &["wire", "config", "counters", "backoff"]),
     ("I/O", &["tasks", "transport", "relay", "systemd"]),
     ("roles", &["server", "client", "api"]),
-    ("process", &["main", "lib", "instance", "log", "adhoc", "demo", "cli"]),
+    ("process", &["main", "lib", "process", "instance", "log", "adhoc", "demo", "cli"]),
 ];
 
 /// Where `cfg(feature)` may stand: the architecture's list, as path prefixes.
