@@ -15,8 +15,8 @@ const LAYERS: [(&str, &[&str]); 5] = [
 ];
 
 /// Where `cfg(feature)` may stand: the architecture's list, as path prefixes.
-const FEATURES_IN: [&str; 8] =
-    ["lib.rs", "main.rs", "cli", "log", "instance.rs", "config", "transport", "adhoc"];
+const FEATURES_IN: [&str; 9] =
+    ["lib.rs", "main.rs", "process.rs", "cli", "log", "instance.rs", "config", "transport", "adhoc"];
 
 /// One source file that is not a unit test's.
 struct Source {
