@@ -11,12 +11,12 @@ const LAYERS: [(&str, &[&str]); 5] = [
     ("pure", &["wire", "config", "counters", "backoff"]),
     ("I/O", &["tasks", "transport", "relay", "systemd"]),
     ("roles", &["server", "client", "api"]),
-    ("process", &["main", "lib", "instance", "log", "adhoc", "demo", "cli"]),
+    ("process", &["main", "lib", "process", "instance", "log", "adhoc", "demo", "cli"]),
 ];
 
 /// Where `cfg(feature)` may stand: the architecture's list, as path prefixes.
-const FEATURES_IN: [&str; 8] =
-    ["lib.rs", "main.rs", "cli", "log", "instance.rs", "config", "transport", "adhoc"];
+const FEATURES_IN: [&str; 9] =
+    ["lib.rs", "main.rs", "process.rs", "cli", "log", "instance.rs", "config", "transport", "adhoc"];
 
 /// One source file that is not a unit test's.
 struct Source {
