@@ -41,6 +41,7 @@ enum End {
     Malformed(Malformed),
     Refused(Refusal),
     Closed,
+    Rejected,
     Silent(Duration),
     TimedOut(&'static str),
     TooManyRequests,
@@ -78,6 +79,10 @@ pub async fn run(shared: Arc<Shared>, service: Arc<ClientService>, scope: Scope)
             }
             Err(end) => end,
         };
+        if scope.is_draining() {
+            // A server that stops in the same moment is no news.
+            return;
+        }
         let pause = backoff.pause(begun.elapsed(), fastrand::f64());
         let server = &shared.config.remote_addr;
         tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {pause:.1?}");
@@ -183,10 +188,11 @@ impl Drop for CutOnDrop<'_> {
     }
 }
 
+/// Of the handshake.
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => End::Closed,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => End::Rejected,
             _ => End::Io(error),
         }
     }
@@ -208,6 +214,9 @@ impl fmt::Display for End {
             }
             End::Refused(Refusal::ServiceNotExist) => f.write_str("the server has no service of this name"),
             End::Closed => f.write_str("closed by the server"),
+            End::Rejected => {
+                f.write_str("the server hung up in the handshake: is its transport another one?")
+            }
             End::Silent(time) => write!(f, "no heartbeat from the server for {} s", time.as_secs()),
             End::TimedOut(what) => write!(f, "{what} took too long"),
             End::TooManyRequests => {
