@@ -79,8 +79,8 @@ pub async fn run(shared: Arc<Shared>, service: Arc<ClientService>, scope: Scope)
             }
             Err(end) => end,
         };
+        // In one process with its server, the channel may end before this task is dropped.
         if scope.is_draining() {
-            // A server that stops in the same moment is no news.
             return;
         }
         let pause = backoff.pause(begun.elapsed(), fastrand::f64());
