@@ -128,6 +128,13 @@ mod full {
     use super::*;
 
     #[test]
+    fn a_surplus_argument_is_named() {
+        let said = run(&["sever", "x.toml"]);
+        assert_eq!(said.code, Some(2));
+        assert!(said.err.contains("'x.toml'") && said.err.contains("one CONFIG"), "{}", said.err);
+    }
+
+    #[test]
     fn every_commands_help_has_its_options_and_examples() {
         let commands: &[(&str, &[&str])] = &[
             (
@@ -150,6 +157,7 @@ mod full {
                 &["CONFIG", "--overlay", "--to", "--noise-pin", "--service", "--token-file", "--plain-tcp"],
             ),
             ("check", &["CONFIG", "--overlay", "--json", "--static", "78"]),
+            ("genkey", &["local_private_key"]),
             ("demo", &["--seconds"]),
             ("completions", &["bash", "zsh", "fish"]),
             ("man", &["DIR"]),

@@ -46,6 +46,25 @@ fn every_problem_of_every_file_is_told_with_its_place() {
     assert!(said.out.contains("absent.toml: error: "), "{}", said.out);
 }
 
+/// What only a transport finds is told beside the errors of the file itself.
+#[cfg(feature = "tls")]
+#[test]
+fn an_error_hides_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = file(directory.path(), "root.pem", "this is no certificate");
+    let text = GOOD.replace("remote_addr", "bogus = 1\nremote_addr").replace("127.0.0.1:22", "22")
+        + &format!("[client.transport]\ntype = \"tls\"\n[client.transport.tls]\ntrusted_root = {root:?}\n");
+    let config =
+        file(directory.path(), "client.toml", &text.replace("127.0.0.1:2333", "absent.invalid:2333"));
+    let said = run(&["check", &config]);
+    assert_eq!(said.code, Some(78));
+    for part in
+        ["client.bogus", "client.remote_addr: the name absent.invalid", "local_addr", "tls.trusted_root"]
+    {
+        assert!(said.out.contains(part), "{part}: {}", said.out);
+    }
+}
+
 #[cfg(feature = "cli")]
 #[test]
 fn json_has_the_same_for_machines() {

@@ -103,7 +103,8 @@ fn a_port_that_is_taken_exits_1_and_names_the_key() {
     let said = run(&[&service]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains(&format!("{service}:6:")), "{}", said.err);
-    assert!(said.err.contains("server.services.echo.bind_addr") && said.err.contains(&taken), "{}", said.err);
+    assert!(said.err.contains("server.services.echo.bind_addr"), "{}", said.err);
+    assert_eq!(said.err.matches(&taken).count(), 1, "the address is named once: {}", said.err);
 
     let said = run(&["server", "--bind", &taken, "--service", "a=127.0.0.1:0", "--plain-tcp"]);
     assert_eq!(

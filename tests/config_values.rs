@@ -107,6 +107,8 @@ fn the_senseless_is_clamped_with_a_warning() {
         let tcp = one(&toml, "client.transport.tcp.keepalive_interval").client.unwrap().tcp;
         assert_eq!(tcp.keepalive_interval, expected * SECOND);
     }
+    let large = warnings(&server(&format!("shutdown_grace = {max}\n"), ""));
+    assert!(large[0].contains("(0 to 31536000 seconds)"), "0 means something here: {large:?}");
     for (value, expected) in [(0, SECOND), (max, year)] {
         let config = one(&client(&format!("retry_interval = {value}"), ""), "client.retry_interval");
         assert_eq!(config.client.unwrap().services["ssh"].retry_interval, expected);

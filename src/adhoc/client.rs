@@ -40,6 +40,7 @@ fn run(plan: ClientPlan) -> Exit {
         Ok(plan) => plan.run(&|_| (), &|key, message| format!("error: {key}: {message}")),
         Err(faults) => {
             for (key, message) in faults {
+                let key = if key.ends_with(".remote_public_key") { "--noise-pin" } else { &key };
                 refuse(&format!("{key}: {message}"), Exit::Config);
             }
             Exit::Config

@@ -50,7 +50,12 @@ mod noise {
                 read(file).map_err(|why| format!("no Noise key in {name}: {why}"))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(path).map_err(|error| format!("cannot make the key file {name}: {}", reason(&error)))
+                make(path).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => {
+                        format!("cannot make the key file {name}: there is no such directory")
+                    }
+                    _ => format!("cannot make the key file {name}: {}", reason(&error)),
+                })
             }
             Err(error) => Err(format!("cannot read the key file {name}: {}", reason(&error))),
         }
@@ -104,6 +109,8 @@ mod noise {
             }
             assert!(read_or_make(directory.path()).err().unwrap().contains("it is a directory"));
             assert!(read_or_make(&path.join("x")).is_err());
+            let nowhere = directory.path().join("absent").join("key");
+            assert!(read_or_make(&nowhere).err().unwrap().contains("no such directory"));
         }
     }
 }

@@ -49,7 +49,7 @@ fn problems(check: &Check, file: &Path) -> Vec<Problem> {
         files: if check.static_only { &given } else { &system },
         static_only: check.static_only,
     };
-    let mut loaded = match config::load(&request) {
+    let mut loaded = match config::inspect(&request) {
         Ok(loaded) => loaded,
         Err(report) => return report.problems().to_vec(),
     };

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 use rathole::config::RoleChoice;
@@ -47,6 +47,14 @@ pub fn command() -> clap::Command {
 fn stop(error: clap::Error) -> Stop {
     use std::io::IsTerminal;
 
+    // After CONFIG, clap takes whatever follows for a command.
+    if let (ErrorKind::ArgumentConflict, Some(ContextValue::String(surplus))) =
+        (error.kind(), error.get(ContextKind::InvalidSubcommand))
+    {
+        return Stop::usage(format!(
+            "'{surplus}' is too much: there is one CONFIG, and a command (server, client, check ...) comes before it"
+        ));
+    }
     let result = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let terminal = if result { std::io::stdout().is_terminal() } else { std::io::stderr().is_terminal() };
     let text = error.render();
@@ -124,6 +132,7 @@ enum Verb {
     #[command(after_help = text::CHECK_EXAMPLES)]
     Check(CheckArgs),
     /// Print a fresh key pair for the Noise transport
+    #[command(after_help = text::GENKEY_EXAMPLES)]
     Genkey {
         /// The only curve there is
         #[arg(value_name = "CURVE", default_value = "x25519")]

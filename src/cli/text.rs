@@ -81,6 +81,13 @@ Examples:
   rathole demo                 open the printed URL; Ctrl-C ends it
   rathole demo --seconds 10    ends by itself";
 
+/// `rathole genkey --help`.
+pub const GENKEY_EXAMPLES: &str = "\
+Examples:
+  rathole genkey               the private key is the server's local_private_key,
+                               the public key the client's remote_public_key
+  rathole --genkey             the same, as rathole 0.5.0 writes it";
+
 /// `rathole completions --help`.
 pub const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

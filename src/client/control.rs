@@ -41,6 +41,7 @@ enum End {
     Malformed(Malformed),
     Refused(Refusal),
     Closed,
+    Rejected,
     Silent(Duration),
     TimedOut(&'static str),
     TooManyRequests,
@@ -187,10 +188,11 @@ impl Drop for CutOnDrop<'_> {
     }
 }
 
+/// Of the handshake.
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => End::Closed,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => End::Rejected,
             _ => End::Io(error),
         }
     }
@@ -212,6 +214,9 @@ impl fmt::Display for End {
             }
             End::Refused(Refusal::ServiceNotExist) => f.write_str("the server has no service of this name"),
             End::Closed => f.write_str("closed by the server"),
+            End::Rejected => {
+                f.write_str("the server hung up in the handshake: is its transport another one?")
+            }
             End::Silent(time) => write!(f, "no heartbeat from the server for {} s", time.as_secs()),
             End::TimedOut(what) => write!(f, "{what} took too long"),
             End::TooManyRequests => {

@@ -145,9 +145,10 @@ async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream:
         target: "rathole::visitor",
         service = %service.name,
         peer = server.map(tracing::field::display),
+        bytes = relay.up() + relay.down(),
         up = relay.up(),
         down = relay.down(),
-        ms = since.elapsed().as_millis() as u64,
+        duration = ?Duration::from_millis(since.elapsed().as_millis() as u64),
         reason,
         "visitor ended"
     );

@@ -20,7 +20,6 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
     let tcp = if run { transport::tcp(check, half) } else { TcpOptions::default() };
     let retry_interval = if run { half.duration(check, "retry_interval") } else { None }.unwrap_or_default();
     let mut services = BTreeMap::new();
-    let mut complete = true;
     for section in list.iter().flat_map(|list| list.children()) {
         let token = service::service_token(check, &section, &default_token, run);
         if !run {
@@ -30,7 +29,6 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
         let local_addr = target(check, &section, "local_addr");
         let own_retry_interval = section.duration(check, "retry_interval");
         let (Some(token), Some(local_addr)) = (token, local_addr) else {
-            complete = false;
             continue;
         };
         let prefer_ipv6 = section.flag("prefer_ipv6").unwrap_or_default();
@@ -65,7 +63,7 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
     let heartbeat_timeout = time(check, "heartbeat_timeout");
     let [handshake_timeout, shutdown_grace] =
         ["handshake_timeout", "shutdown_grace"].map(|key| time(check, key));
-    complete.then_some(Client {
+    Some(Client {
         remote_addr: remote_addr?,
         transport: how?,
         tcp,

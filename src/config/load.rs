@@ -40,12 +40,12 @@ pub struct Request<'a> {
 
 /// A configuration that can be used.
 ///
-/// After a static check it cannot: secrets and certificates from files are empty in it, and a half that
-/// an absent overlay should complete is None.
+/// After a static check it cannot: secrets and certificates from files are empty in it, and what an
+/// absent overlay should complete, a service or a whole half, is missing.
 pub struct Loaded {
     /// What was resolved.
     pub config: Config,
-    /// The warnings.
+    /// The warnings; errors, too, after [`inspect`].
     pub report: Report,
     sources: Vec<Source>,
     root: Node,
@@ -65,6 +65,15 @@ impl fmt::Debug for Loaded {
 /// # Errors
 /// All errors of all files, with the warnings.
 pub fn load(request: &Request<'_>) -> Result<Loaded, Report> {
+    inspect(request).and_then(|found| if found.report.has_errors() { Err(found.report) } else { Ok(found) })
+}
+
+/// Loads what can be loaded, for a check that wants to look further in spite of errors: those of the files are in the
+/// report, and what they leave unknown is absent.
+///
+/// # Errors
+/// All errors of all files, if there is nothing to look at.
+pub fn inspect(request: &Request<'_>) -> Result<Loaded, Report> {
     let mut check = Check::new(request.files, request.static_only);
     let Some(root) = read_all(&mut check, request) else { return Err(check.finish().0) };
     let top = Section { parent: None, name: "", node: &root, table: &keys::ROOT };
@@ -76,9 +85,6 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, Report> {
     heartbeats(&mut check, &halves, run);
     exposed_secrets(&mut check, &top);
     let (report, sources) = check.finish();
-    if report.has_errors() {
-        return Err(report);
-    }
     Ok(Loaded { config: Config { server, client }, report, sources, root })
 }
 

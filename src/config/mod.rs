@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use files::{Files, NoFiles, SystemFiles};
-pub use load::{Loaded, Request, RoleChoice, load};
+pub use load::{Loaded, Request, RoleChoice, inspect, load};
 pub use problem::{Problem, Report, Severity};
 pub use secret::Secret;
 

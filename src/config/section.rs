@@ -111,11 +111,12 @@ impl<'a> Section<'a> {
         let used = if written == 0 { zero.unwrap_or(0) } else { written.min(max) };
         if used != written {
             let what = if written == 0 { "0 makes no sense here" } else { "this is too large" };
+            let least = u8::from(zero.is_some());
             check.warn(
                 self.place(key),
                 self.path(key),
                 &format!("{what}: {used} is used"),
-                &format!("1 to {max} seconds"),
+                &format!("{least} to {max} seconds"),
             );
         }
         Some(Duration::from_secs(used))

@@ -21,7 +21,6 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
     let list = half.child("services");
     let tcp = if run { transport::tcp(check, half) } else { TcpOptions::default() };
     let mut services = BTreeMap::new();
-    let mut complete = true;
     for section in list.iter().flat_map(|list| list.children()) {
         let token = service::service_token(check, &section, &default_token, run);
         let kind = kind(check, &section);
@@ -31,7 +30,6 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
         service::check_name(check, &section);
         let bind_addr = section.endpoint(check, "bind_addr");
         let (Some(token), Some(bind_addr)) = (token, bind_addr) else {
-            complete = false;
             continue;
         };
         let name: Arc<str> = section.name.into();
@@ -57,7 +55,7 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
     let heartbeat_interval = time(check, "heartbeat_interval");
     let [handshake_timeout, shutdown_grace, visitor_timeout] =
         ["handshake_timeout", "shutdown_grace", "visitor_timeout"].map(|key| time(check, key));
-    complete.then_some(Server {
+    Some(Server {
         bind_addr: bind_addr?,
         transport: how?,
         tcp,

@@ -40,9 +40,9 @@ pub async fn bind_all<T>(
             }
             Err(error) if family_is_absent(&error) => {
                 tracing::debug!(%address, %error, "address not bound");
-                absent = Some(describe(address, &error));
+                absent = Some(describe(&error));
             }
-            Err(error) => return Err(describe(address, &error)),
+            Err(error) => return Err(describe(&error)),
         }
     }
     match absent {
@@ -112,14 +112,15 @@ async fn resolve_or_wait(endpoint: &Endpoint, what: &str) -> Vec<SocketAddr> {
     }
 }
 
-fn describe(address: SocketAddr, error: &io::Error) -> io::Error {
+/// Adds what may help to an error of `bind`, which names the address.
+fn describe(error: &io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => ": another process, or another service, has it",
         io::ErrorKind::PermissionDenied => ": ports below 1024 need the capability CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => ": no interface of this host has it",
         _ => "",
     };
-    io::Error::new(error.kind(), format!("cannot bind {address}: {error}{hint}"))
+    io::Error::new(error.kind(), format!("{error}{hint}"))
 }
 
 fn family_is_absent(error: &io::Error) -> bool {

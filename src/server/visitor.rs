@@ -41,7 +41,14 @@ impl Visitor {
     /// Ends the visitor's connection by a reset, and says why.
     pub fn refuse(self, service: &str, counters: &Counters, reason: &str) {
         Counters::add(&counters.unserved, 1);
-        tracing::info!(target: "rathole::visitor", service, visitor = %self.peer, reason, "visitor refused");
+        tracing::info!(
+            target: "rathole::visitor",
+            service = %service,
+            visitor = %self.peer,
+            duration = ?in_ms(self.since),
+            reason,
+            "visitor refused"
+        );
         tcp::reset_on_drop(&self.tcp);
     }
 }
@@ -80,12 +87,18 @@ pub async fn serve(
         service = %service.name,
         visitor = %peer,
         peer = client.map(tracing::field::display),
+        bytes = relay.up() + relay.down(),
         up = relay.up(),
         down = relay.down(),
-        ms = since.elapsed().as_millis() as u64,
+        duration = ?in_ms(since),
         reason,
         "visitor ended"
     );
+}
+
+/// Time since then, without the digits nobody reads.
+fn in_ms(since: Instant) -> Duration {
+    Duration::from_millis(since.elapsed().as_millis() as u64)
 }
 
 /// Writes StartForward and, where wanted, the PROXY header: none of it is the visitor's.

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use super::common::process::Process;
 use super::common::service::Local;
 use super::common::tunnel::{Build, Link, Plan, Service, TOKEN};
@@ -25,6 +27,10 @@ fn a_file_with_both_tables_runs_both_roles() {
     let process = rathole(&[config.to_str().unwrap()]);
     visitor::wait_served(plan.services[0].visitors);
     assert_eq!(process.stdout(), "");
+    process.signal(Signal::SIGTERM);
+    process.wait_for("stopped: ");
+    let log = process.stderr();
+    assert!(!log.contains("no control channel, next attempt"), "its own stop is no trouble: {log}");
 }
 
 #[test]

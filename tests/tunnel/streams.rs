@@ -198,7 +198,11 @@ fn one_line_for_each_visitor() {
         process.wait_for("visitor ended");
         let log = process.stderr();
         let line = log.lines().find(|line| line.contains("visitor ended")).unwrap();
-        assert!(line.contains("counted") && line.matches("1234").count() >= 2, "{line}");
+        for field in
+            ["service=counted ", "peer=", "bytes=2468 ", "up=1234 ", "down=1234 ", "duration=", "reason="]
+        {
+            assert!(line.contains(field), "{field}: {line}");
+        }
         assert_eq!(process.stdout(), "", "standard output is for results");
     }
     assert!(server.stderr().contains(&me.to_string()), "the visitor's address is not in the server's log");
