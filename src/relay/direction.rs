@@ -115,6 +115,15 @@ impl Direction {
         self.state == State::Closed
     }
 
+    /// Whether the sink does not take what is in flight.
+    pub(super) fn is_stuck(&self) -> bool {
+        match &self.held {
+            Held::Nothing => false,
+            Held::Bytes(rest) => !rest.bytes().is_empty(),
+            Held::Pipe(pipe) => pipe.filled() > 0,
+        }
+    }
+
     /// Whether no byte is in flight and nothing is borrowed.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
@@ -187,7 +196,11 @@ impl Direction {
                 Then::Full => {}
                 Then::Wait => return self.flush(cx, sink),
                 Then::End => return Poll::Ready(Ok(())),
-                Then::Failed(error) => return Poll::Ready(Err(Fault::Source(error))),
+                Then::Failed(error) => {
+                    // What the source said before it failed is still to be heard. The fault comes first.
+                    let _ = self.flush(cx, sink);
+                    return Poll::Ready(Err(Fault::Source(error)));
+                }
             }
         }
     }

@@ -100,10 +100,27 @@ pub struct Relay {
     /// From the local socket to the tunnel.
     outward: Direction,
     watch: Watch,
+    /// Set when a connection that was reset refused bytes: it may have said something before.
+    gone: Option<Gone>,
     side: Side,
     since: Instant,
     counters: Arc<Counters>,
     pool: &'static Pool,
+}
+
+/// A connection that takes no bytes any more, but whose last words may not all be read yet: a service that answers
+/// early, without reading all of a request, resets the connection right behind its answer.
+#[derive(Debug)]
+struct Gone {
+    end: End,
+    reason: Reason,
+}
+
+/// One end of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Tunnel,
+    Local,
 }
 
 impl Relay {
@@ -119,7 +136,7 @@ impl Relay {
         tcp::reset_on_drop(&local);
         let (inward, outward) = (Direction::new(), Direction::new());
         let (watch, pool) = (Watch::Off, &pipe::POOL);
-        Relay { tunnel, local, inward, outward, watch, side, since, counters, pool }
+        Relay { tunnel, local, inward, outward, watch, gone: None, side, since, counters, pool }
     }
 
     /// Moves bytes until the relay is over. Dropping the future loses nothing: the state is in the relay.
@@ -130,10 +147,17 @@ impl Relay {
     /// Moves what can be moved now, but not so much that others starve.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         let before = (self.up(), self.down());
-        let result = self.poll_directions(cx);
+        let mut result = if self.gone.is_none() { self.poll_directions(cx) } else { Ok(()) };
+        if let Some(gone) = self.gone.take() {
+            match self.poll_last_words(cx, gone.end) {
+                Poll::Ready(()) => result = Err(gone.reason),
+                Poll::Pending => self.gone = Some(gone),
+            }
+        }
         self.account(before);
         match result {
             Err(reason) => Poll::Ready(reason),
+            Ok(()) if self.gone.is_some() => Poll::Pending,
             Ok(()) if self.inward.is_closed() && self.outward.is_closed() => {
                 self.watch.stop();
                 self.close_orderly();
@@ -169,22 +193,55 @@ impl Relay {
         if let Poll::Ready(Err(fault)) =
             self.inward.poll(cx, &mut self.tunnel, &mut self.local, true, self.pool)
         {
-            return Err(match fault {
-                Fault::Source(error) => self.tunnel_fault(error),
-                Fault::Sink(error) => self.local_fault(error),
-            });
+            return match fault {
+                Fault::Source(error) => Err(self.tunnel_fault(error)),
+                Fault::Sink(error) => self.refused(End::Local, error),
+            };
         }
         // Second, so that it sees at once that the first has closed.
         let may_end = may_end(self.tunnel.can_half_close(), self.inward.is_closed());
         if let Poll::Ready(Err(fault)) =
             self.outward.poll(cx, &mut self.local, &mut self.tunnel, may_end, self.pool)
         {
-            return Err(match fault {
-                Fault::Source(error) => self.local_fault(error),
-                Fault::Sink(error) => self.tunnel_fault(error),
-            });
+            return match fault {
+                Fault::Source(error) => Err(self.local_fault(error)),
+                Fault::Sink(error) => self.refused(End::Tunnel, error),
+            };
         }
         Ok(())
+    }
+
+    /// A write has failed. If that was by a reset, the relay is over when the last words are delivered.
+    fn refused(&mut self, end: End, error: io::Error) -> Result<(), Reason> {
+        let was_reset = is_reset(&error);
+        let reason = match end {
+            End::Tunnel => self.tunnel_fault(error),
+            End::Local => self.local_fault(error),
+        };
+        if !was_reset {
+            return Err(reason);
+        }
+        self.watch.stop();
+        self.gone = Some(Gone { end, reason });
+        Ok(())
+    }
+
+    /// Delivers what a reset connection has said before. Ready when that is done, or when the other end does not take
+    /// it at once: nobody waits for a reader on behalf of who is gone. Never waits long for the source: a connection
+    /// that was reset is readable to its end.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>, gone: End) -> Poll<()> {
+        let (direction, result) = match gone {
+            End::Tunnel => {
+                let result = self.inward.poll(cx, &mut self.tunnel, &mut self.local, false, self.pool);
+                (&self.inward, result)
+            }
+            End::Local => {
+                let result = self.outward.poll(cx, &mut self.local, &mut self.tunnel, false, self.pool);
+                (&self.outward, result)
+            }
+        };
+        let done = result.is_ready() || !direction.is_flowing() || direction.is_stuck();
+        if done { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// A peer that ended its direction and then resets is seen by the watch alone.

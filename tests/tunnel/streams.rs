@@ -169,6 +169,33 @@ fn a_visitor_s_reset_reaches_the_service() {
     });
 }
 
+/// A service that refuses a request by its first bytes answers and closes: its kernel sends the answer, and a reset
+/// right behind it, as not all was read. A visitor who is still sending must find the answer, as without a tunnel.
+#[test]
+fn an_early_answer_is_not_lost_to_the_reset_behind_it() {
+    const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n";
+    Links::new().each(|link| {
+        let local = Local::tcp(|mut stream| {
+            let _ = stream.read(&mut [0; 1000]);
+            let _ = stream.write_all(ANSWER);
+        });
+        let plan = Plan::new(link.clone(), vec![Service::tcp("early", local.addr)]);
+        let _running = start(&plan);
+        for round in 0..20 {
+            let mut stream = connect(plan.services[0].visitors);
+            let sent = (0..400).try_for_each(|_| stream.write_all(&[b'z'; 32 << 10]));
+            let (bytes, end) = visitor::read_until_closed(&mut stream);
+            assert!(
+                bytes == ANSWER,
+                "{}, round {round}: {} bytes of the answer, then {end:?}; sending: {sent:?}",
+                link.name,
+                bytes.len()
+            );
+            assert!(sent.is_err() || end.is_err(), "{}: the reset is passed on", link.name);
+        }
+    });
+}
+
 #[test]
 fn a_local_service_that_is_down_is_a_reset_and_a_warning() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
