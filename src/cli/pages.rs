@@ -45,7 +45,8 @@ fn write(directory: &Path, name: &str, command: &clap::Command) -> io::Result<()
     let command = command.clone().display_name(name.to_owned()).bin_name(name.replace('-', " "));
     let subcommands = command.has_subcommands();
     let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let man = Man::new(command.clone()).manual("rathole");
+    let man =
+        Man::new(command.clone()).source(concat!("rathole ", env!("CARGO_PKG_VERSION"))).manual("rathole");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
@@ -104,7 +105,7 @@ fn blocks(after_help: &str) -> Roff {
             }
         }
     }
-    if !after_help.contains(text::EXIT_CODES) && !after_help.is_empty() {
+    if !after_help.contains(text::EXIT_CODES) {
         return blocks_with_exit(roff);
     }
     roff
