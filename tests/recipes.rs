@@ -16,18 +16,12 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use common::net;
-use common::process::{Process, run};
+use common::process::run;
+use common::recipe::{KEYS, Pair, blocks, files, page, put, section, sections, shell};
 use common::service::Local;
-use common::tunnel::Build;
 use common::visitor::{self, UdpVisitor};
-
-const KEYS: &str = "Noise keys and a token";
-
-/// The public key that the page shows.
-const SHOWN_KEY: &str = "VraLp8mu9LQ2V+s1VS2N+ggwZCIBTtf2yR2/J6py6D0=";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -35,44 +29,6 @@ fn root() -> &'static Path {
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The sections of the page: heading and text.
-fn sections() -> Vec<(String, String)> {
-    let page = read(&root().join("docs/recipes.md"));
-    let sections = page.split("\n## ").skip(1).map(|section| section.split_once('\n').unwrap());
-    sections.map(|(heading, text)| (heading.to_owned(), text.to_owned())).collect()
-}
-
-fn section(heading: &str) -> String {
-    let found = sections().into_iter().find(|(name, _)| name == heading);
-    found.unwrap_or_else(|| panic!("docs/recipes.md has no section {heading:?}")).1
-}
-
-/// The fenced blocks of one language.
-fn blocks(text: &str, language: &str) -> Vec<String> {
-    let fence = format!("```{language}\n");
-    let blocks = text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
-    blocks.collect()
-}
-
-/// The TOML files of a section: the first line of each says its name.
-fn files(text: &str) -> Vec<(String, String)> {
-    let named = |block: String| {
-        let name = block.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default();
-        assert!(name.ends_with(".toml"), "a block without its file's name:\n{block}");
-        (name.to_owned(), block)
-    };
-    blocks(text, "toml").into_iter().map(named).collect()
-}
-
-/// A shell with our program as `rathole`, in a directory.
-fn shell(script: &str, dir: &Path) -> Command {
-    let program = Build::Ours.program();
-    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new("sh");
-    command.args(["-e", "-c", script]).current_dir(dir).env("PATH", path);
-    command
 }
 
 #[test]
@@ -95,62 +51,25 @@ fn every_file_loads() {
     assert!(seen >= 20, "{seen}");
 }
 
-/// The commands that make keys, as they stand; then a pair of the page with those keys.
-struct Pair {
-    dir: tempfile::TempDir,
-    server: String,
-    client: String,
-    key: String,
-}
-
-impl Pair {
-    fn new(heading: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let commands = blocks(&section(KEYS), "sh");
-        assert_eq!(commands.len(), 1);
-        run(&mut shell(&commands[0], dir.path()));
-        let key = read(&dir.path().join("noise.pub")).trim_end().to_owned();
-        let [server, client] =
-            <[_; 2]>::try_from(files(&section(heading))).expect("a server's file, a client's");
-        assert_eq!((server.0.as_str(), client.0.as_str()), ("server.toml", "client.toml"));
-        Pair { dir, server: server.1, client: client.1, key }
-    }
-
-    /// Replaces a value that must be there.
-    fn put(&mut self, from: &str, to: impl ToString) {
-        let (from, to) = (format!("\"{from}\""), format!("\"{}\"", to.to_string()));
-        let both = format!("{}{}", self.server, self.client);
-        assert!(both.contains(&from), "no {from} in:\n{both}");
-        self.server = self.server.replace(&from, &to);
-        self.client = self.client.replace(&from, &to);
-    }
-
-    fn start(&self, role: &str) -> Process {
-        std::fs::write(self.dir.path().join("server.toml"), &self.server).unwrap();
-        std::fs::write(self.dir.path().join("client.toml"), &self.client).unwrap();
-        let line = format!("exec rathole {role} {role}.toml");
-        Process::start(&line, shell(&line, self.dir.path()))
-    }
-}
-
 #[test]
 fn keys_step_by_step() {
     let mut pair = Pair::new(KEYS);
+    pair.make_keys();
     let (local, clients, visitors) = (Local::echo(), net::address(), net::address());
     pair.put("[::]:2333", clients);
     pair.put("[::]:5202", visitors);
     pair.put("example.com:2333", clients);
     pair.put("127.0.0.1:22", local.addr);
-    let _server = pair.start("server");
+    let _server = pair.start("server", &[]);
     net::wait_listening(clients);
 
     // The key in the page is not the one just made.
-    let mut stranger = pair.start("client");
+    let mut stranger = pair.start("client", &[]);
     stranger.wait_for("Noise handshake");
     stranger.kill();
 
-    pair.put(SHOWN_KEY, pair.key.clone());
-    let _client = pair.start("client");
+    pair.use_keys();
+    let _client = pair.start("client", &[]);
     visitor::wait_served(visitors);
     visitor::echo(visitors, &visitor::random(1, 100_000), true);
 }
@@ -158,6 +77,7 @@ fn keys_step_by_step() {
 #[test]
 fn moving_from_frp() {
     let mut pair = Pair::new("Moving from frp");
+    pair.make_keys();
     let (ssh, dns, web) = (Local::echo(), Local::udp_echo(), Local::echo());
     let [clients, ssh_port, dns_port, web_port] = std::array::from_fn(|_| net::address());
     pair.put("0.0.0.0:7000", clients);
@@ -168,10 +88,10 @@ fn moving_from_frp() {
     pair.put("127.0.0.1:22", ssh.addr);
     pair.put("127.0.0.1:53", dns.addr);
     pair.put("127.0.0.1:8080", web.addr);
-    pair.put(SHOWN_KEY, pair.key.clone());
-    let _server = pair.start("server");
+    pair.use_keys();
+    let _server = pair.start("server", &[]);
     net::wait_listening(clients);
-    let _client = pair.start("client");
+    let _client = pair.start("client", &[]);
     visitor::wait_served(ssh_port);
     visitor::echo(ssh_port, b"ssh", true);
     let mut asking = UdpVisitor::new(dns_port);
@@ -183,6 +103,43 @@ fn moving_from_frp() {
         visitor.shutdown(std::net::Shutdown::Write).unwrap();
         visitor::read_until_closed(&mut visitor).0.starts_with(b"\r\n\r\n\0\r\nQUIT\n")
     });
+}
+
+/// The CA and the certificate of the page, for one more name and address.
+pub fn make_certificate(dir: &Path, also: &str) {
+    let commands = blocks(&section(OWN_CA), "sh");
+    let script = put(&commands[0], "DNS:example.com\\n", &format!("DNS:example.com,{also}\\n"));
+    run(&mut shell(&script, dir));
+}
+
+const OWN_CA: &str = "TLS with an own CA";
+
+#[test]
+fn tls_with_an_own_ca() {
+    let mut pair = Pair::new(OWN_CA);
+    let (local, clients, visitors) = (Local::echo(), net::address(), net::address());
+    make_certificate(pair.dir.path(), &format!("IP:{}", clients.ip()));
+    pair.put("0.0.0.0:2333", clients);
+    pair.put("example.com:2333", clients);
+    pair.put("0.0.0.0:5202", visitors);
+    pair.put("127.0.0.1:22", local.addr);
+    let mut server = pair.start("server", &[]);
+    net::wait_listening(clients);
+    let client = pair.start("client", &[]);
+    visitor::wait_served(visitors);
+    visitor::echo(visitors, b"from PEM", true);
+    drop(client);
+    server.kill();
+
+    // The same as an archive, with the page's command.
+    run(&mut shell(&blocks(&section(OWN_CA), "sh")[1], pair.dir.path()));
+    pair.server = put(&pair.server, "cert = \"server.pem\"", "pkcs12 = \"identity.pfx\"");
+    pair.server = put(&pair.server, "key = \"server.key\"", "pkcs12_password = \"1234\"");
+    let _server = pair.start("server", &[]);
+    net::wait_listening(clients);
+    let _client = pair.start("client", &[]);
+    visitor::wait_served(visitors);
+    visitor::echo(visitors, b"from PKCS#12", true);
 }
 
 /// Our Markdown files.
@@ -229,7 +186,7 @@ fn every_link_leads_somewhere() {
 
 #[test]
 fn the_contents_have_every_recipe() {
-    let page = read(&root().join("docs/recipes.md"));
+    let page = page();
     let contents = page.split("\n## ").next().unwrap();
     for (heading, _) in sections() {
         assert!(contents.contains(&format!("(#{})", anchor(&heading))), "no link to {heading:?}");
