@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 
 use common::net;
 use common::process::run;
-use common::recipe::{KEYS, Pair, blocks, files, page, put, section, sections, shell};
+use common::recipe::{
+    KEYS, OWN_CA, Pair, blocks, files, make_certificate, page, put, section, sections, shell,
+};
 use common::service::Local;
 use common::visitor::{self, UdpVisitor};
 
@@ -104,15 +106,6 @@ fn moving_from_frp() {
         visitor::read_until_closed(&mut visitor).0.starts_with(b"\r\n\r\n\0\r\nQUIT\n")
     });
 }
-
-/// The CA and the certificate of the page, for one more name and address.
-pub fn make_certificate(dir: &Path, also: &str) {
-    let commands = blocks(&section(OWN_CA), "sh");
-    let script = put(&commands[0], "DNS:example.com\\n", &format!("DNS:example.com,{also}\\n"));
-    run(&mut shell(&script, dir));
-}
-
-const OWN_CA: &str = "TLS with an own CA";
 
 #[test]
 fn tls_with_an_own_ca() {

@@ -12,6 +12,9 @@ use super::tunnel::Build;
 /// The recipe that makes keys.
 pub const KEYS: &str = "Noise keys and a token";
 
+/// The recipe that makes certificates.
+pub const OWN_CA: &str = "TLS with an own CA";
+
 /// The public key that the page shows.
 const SHOWN_KEY: &str = "VraLp8mu9LQ2V+s1VS2N+ggwZCIBTtf2yR2/J6py6D0=";
 
@@ -63,6 +66,13 @@ pub fn shell(script: &str, dir: &Path) -> Command {
     let mut command = Command::new("sh");
     command.args(["-e", "-c", script]).current_dir(dir).env("PATH", path);
     command
+}
+
+/// The CA and the certificate of the page, for more names or addresses: `ca.pem`, `server.pem`, `server.key`.
+pub fn make_certificate(dir: &Path, also: &str) {
+    let commands = blocks(&section(OWN_CA), "sh");
+    let script = put(&commands[0], "DNS:example.com\\n", &format!("DNS:example.com,{also}\\n"));
+    run(&mut shell(&script, dir));
 }
 
 /// The server's and the client's file of a section, in a directory with a token.
