@@ -6,72 +6,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
-
-use common::process::Process;
+use common::nginx::{Nginx, absent, recipe};
+use common::recipe::put;
 use common::service::Local;
 use common::tunnel::{Build, Link, Plan, Service};
-use common::{net, peer, skip, visitor};
-
-/// A running nginx with everything it writes in a directory of its own.
-struct Nginx {
-    process: Process,
-    _dir: TempDir,
-}
-
-impl Nginx {
-    /// Runs `server_blocks` inside an `http` block, and waits until it listens. One process: no master, no fork.
-    fn start(server_blocks: &str, addr: SocketAddr) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("    {kind}_temp_path {}/{kind};\n", dir.path().display()))
-            .concat();
-        let config = format!(
-            "daemon off;\nmaster_process off;\npid {}/pid;\nerror_log stderr info;\nevents {{}}\nhttp {{\n{temp}    access_log off;\n{server_blocks}\n}}\n",
-            dir.path().display()
-        );
-        std::fs::write(dir.path().join("nginx.conf"), config).unwrap();
-        std::fs::write(dir.path().join("rathole_proxy.conf"), recipe("nginx-proxy.conf")).unwrap();
-        let mut command = Command::new("nginx");
-        command
-            .arg("-e")
-            .arg("stderr")
-            .arg("-p")
-            .arg(dir.path())
-            .arg("-c")
-            .arg(dir.path().join("nginx.conf"));
-        let mut process = Process::start("nginx", command);
-        net::wait(&format!("nginx does not listen on {addr}"), || {
-            assert!(process.is_running(), "nginx has ended");
-            net::listens(addr)
-        });
-        Nginx { process, _dir: dir }
-    }
-}
-
-/// A recipe as the documentation has it.
-fn recipe(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Replaces what must be there.
-fn put(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "the recipe has no {from:?}:\n{text}");
-    text.replace(from, to)
-}
-
-fn no_nginx() -> bool {
-    let found = Command::new("nginx").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let absent = !found.is_ok_and(|status| status.success());
-    if absent {
-        skip("nginx", "no nginx here (Debian: apt-get install nginx-light)");
-    }
-    absent
-}
+use common::{net, peer, visitor};
 
 /// A local web service that tells who it is and what it was sent.
 fn web(name: &'static str) -> Local {
@@ -108,7 +48,7 @@ fn get(addr: SocketAddr, host: &str) -> (SocketAddr, String) {
 
 #[test]
 fn in_front_one_domain_per_service() {
-    if no_nginx() {
+    if absent() {
         return;
     }
     let (blog, wiki) = (web("the blog"), web("the wiki"));
@@ -118,7 +58,7 @@ fn in_front_one_domain_per_service() {
     let mut blocks = put(&recipe("nginx-in-front.conf"), "listen 80", &format!("listen {addr}"));
     blocks = put(&blocks, "http://127.0.0.1:8001", &format!("http://{}", plan.services[0].visitors));
     blocks = put(&blocks, "http://127.0.0.1:8002", &format!("http://{}", plan.services[1].visitors));
-    let mut nginx = Nginx::start(&blocks, addr);
+    let mut nginx = Nginx::http(&blocks, addr);
 
     for _ in 0..20 {
         for (host, name) in [("blog.example.com", "the blog"), ("wiki.example.com", "the wiki")] {
@@ -139,7 +79,7 @@ fn in_front_one_domain_per_service() {
 
 #[test]
 fn behind_with_the_visitors_address() {
-    if no_nginx() {
+    if absent() {
         return;
     }
     let clients = if peer().is_some() { vec![Build::Ours, Build::Peer] } else { vec![Build::Ours] };
@@ -155,7 +95,7 @@ fn behind(version: &str, client: Build) {
     let mut block = put(&recipe("nginx-behind.conf"), "127.0.0.1:8080", &addr.to_string());
     let tell = "return 200 \"visitor $remote_addr $remote_port, proxy $realip_remote_addr\\n\";";
     block = put(&block, "root /var/www/html;", tell);
-    let _nginx = Nginx::start(&block, addr);
+    let _nginx = Nginx::http(&block, addr);
     let mut service = Service::tcp("web", addr);
     service.server_lines = format!("proxy_protocol = {version:?}\n");
     let plan = Plan::new(Link::tcp(), vec![service]);

@@ -45,9 +45,14 @@ fn write(directory: &Path, name: &str, command: &clap::Command) -> io::Result<()
     let command = command.clone().display_name(name.to_owned()).bin_name(name.replace('-', " "));
     let subcommands = command.has_subcommands();
     let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let man = Man::new(command.clone()).manual("rathole");
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
+    let man = Man::new(command.clone());
+    // Not clap_mangen's own: it leaves out an empty date, so that what follows moves into the date's place.
+    let version = env!("CARGO_PKG_VERSION");
+    let mut page = format!(
+        ".TH {name} 1 \"\" \"rathole {version}\" \"User Commands\"
+"
+    )
+    .into_bytes();
     man.render_name_section(&mut page)?;
     synopsis(&usage).to_writer(&mut page)?;
     man.render_description_section(&mut page)?;
@@ -85,7 +90,7 @@ fn commands(command: &clap::Command) -> Roff {
 /// The text after the options: each block with a heading (`Examples:`) is a section, its lines as they stand.
 fn blocks(after_help: &str) -> Roff {
     let mut roff = Roff::new();
-    for block in after_help.split("\n\n") {
+    for block in after_help.split("\n\n").filter(|block| !block.is_empty()) {
         let (heading, rest) = block.split_once('\n').unwrap_or((block, ""));
         match heading.strip_suffix(':') {
             Some(heading) => {
@@ -104,7 +109,7 @@ fn blocks(after_help: &str) -> Roff {
             }
         }
     }
-    if !after_help.contains(text::EXIT_CODES) && !after_help.is_empty() {
+    if !after_help.contains(text::EXIT_CODES) {
         return blocks_with_exit(roff);
     }
     roff

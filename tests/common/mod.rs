@@ -6,7 +6,7 @@
 //! - [`tunnel`]: configuration files, and a server and a client that were given them.
 //! - [`service`]: local services behind a tunnel. [`visitor`]: what visitors do and expect.
 //! - [`raw`]: the protocol by hand.
-//! - [`forward`]: SOCKS5 and HTTP CONNECT proxies.
+//! - [`forward`]: SOCKS5 and HTTP CONNECT proxies. [`nginx`]: a real one. [`recipe`]: docs/recipes.md.
 
 #![allow(dead_code)]
 
@@ -14,8 +14,10 @@ pub mod certs;
 pub mod forward;
 pub mod keys;
 pub mod net;
+pub mod nginx;
 pub mod process;
 pub mod raw;
+pub mod recipe;
 pub mod service;
 pub mod tunnel;
 pub mod visitor;
