@@ -11,14 +11,14 @@ use super::{Acceptor, Connector, Stream, provider};
 use crate::config::TlsClient;
 
 /// Both ends of a loopback connection.
-async fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (near, far) =
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
     (near.unwrap(), far.unwrap().0)
 }
 
-async fn handshake(
+pub(super) async fn handshake(
     acceptor: &Acceptor,
     connector: &Connector,
 ) -> (std::io::Result<Stream>, std::io::Result<Stream>) {
@@ -26,20 +26,20 @@ async fn handshake(
     tokio::join!(connector.connect(near), acceptor.accept(far))
 }
 
-async fn tls_pair(acceptor: &Acceptor, connector: &Connector) -> (Stream, Stream) {
+pub(super) async fn tls_pair(acceptor: &Acceptor, connector: &Connector) -> (Stream, Stream) {
     let (client, server) = handshake(acceptor, connector).await;
     (client.unwrap(), server.unwrap())
 }
 
 /// A provider for every cipher suite, of both versions.
-fn providers() -> Vec<CryptoProvider> {
+pub(super) fn providers() -> Vec<CryptoProvider> {
     let all = provider();
     let one =
         |suite: &rustls::SupportedCipherSuite| CryptoProvider { cipher_suites: vec![*suite], ..all.clone() };
     all.cipher_suites.iter().map(one).collect()
 }
 
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     std::iter::repeat_with(|| random.u8(..)).take(length).collect()
 }
