@@ -93,7 +93,7 @@ async fn read_status(tcp: &mut TcpStream) -> io::Result<u16> {
             }
             Err(_) => return Err(refused("its answer is not HTTP; is it an HTTP proxy?")),
         };
-        let take = length.unwrap_or(header.len()) - known;
+        let take = length.unwrap_or(header.len()).saturating_sub(known);
         tcp.read_exact(&mut chunk[known..known + take]).await?;
         match (length, status) {
             (Some(_), Some(status)) => return Ok(status),
