@@ -281,6 +281,15 @@ mod tests {
         texts.remove(0)
     }
 
+    #[test]
+    fn credentials_cannot_add_lines_to_the_request() {
+        let proxy = Proxy::parse("http://me%0d%0aX-Evil:pass%0d%0a%0d%0aGET%20%2f@proxy.test:3128").unwrap();
+        let request = connect_request(&proxy, &remote());
+        let request = std::str::from_utf8(&request).unwrap();
+        assert!(!request.contains("Evil") && !request.contains("GET"), "{request}");
+        assert_eq!(request.lines().count(), 5, "{request}");
+    }
+
     #[tokio::test]
     async fn http_takes_the_header_and_nothing_else() {
         let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(4000));

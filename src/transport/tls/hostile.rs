@@ -1,15 +1,22 @@
 //! Tests: a peer that breaks the rules after the handshake, or comes with more than the handshake.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::record::{Content, HEADER, Keys, MAX_PLAIN, OVERHEAD};
 use super::testing::{Bench, endpoint};
-use super::tests::{providers, tcp_pair, tls_pair};
+use super::tests::{handshake, providers, tcp_pair, tls_pair};
 use super::{Acceptor, Connector, Stream};
 
 /// Records that a peer sends: content type and plain bytes.
@@ -28,9 +35,8 @@ impl Parties {
     pub(super) fn new() -> Self {
         let bench = Bench::new();
         let of = |name: &str| {
-            let is = |provider: &rustls::crypto::CryptoProvider| {
-                format!("{:?}", provider.cipher_suites[0].suite()).contains(name)
-            };
+            let is =
+                |provider: &CryptoProvider| format!("{:?}", provider.cipher_suites[0].suite()).contains(name);
             let provider = providers().into_iter().find(is).unwrap();
             let acceptor = Acceptor::with(&bench.pem("leaf.pem", "leaf.key"), provider.clone()).unwrap();
             let connector =
@@ -153,6 +159,62 @@ async fn unsealed_records_after_the_handshake_end_it() {
             client.tcp.write_all(record).await.unwrap();
             let fault = server.read(&mut [0; 9]).await.unwrap_err();
             assert_eq!(fault.kind(), io::ErrorKind::InvalidData, "{record:?}");
+        }
+    }
+}
+
+/// Records that carry nothing cost time: no poll may spend much of it on one peer.
+#[tokio::test]
+async fn a_flood_of_empty_records_lets_others_have_their_turn() {
+    let parties = Parties::new();
+    for tls13 in [true, false] {
+        let (mut client, mut server) = parties.pair(tls13).await;
+        let mut flood = Vec::new();
+        for _ in 0..2000 {
+            let mut room = [0; OVERHEAD];
+            let length = client.send.seal(Content::Data, &mut room, 0).unwrap();
+            flood.extend_from_slice(&room[..length]);
+        }
+        client.tcp.write_all(&flood).await.unwrap();
+        client.write_all(b"after").await.unwrap();
+        let (mut room, mut yields) = ([0; 9], 0);
+        let heard = std::future::poll_fn(|cx| {
+            let mut buf = ReadBuf::new(&mut room);
+            let polled = Pin::new(&mut server).poll_read(cx, &mut buf);
+            yields += usize::from(polled.is_pending() && !server.incoming.is_drained());
+            polled.map_ok(|()| buf.filled().len())
+        });
+        assert_eq!(timeout(Duration::from_secs(10), heard).await.unwrap().unwrap(), 5);
+        assert!(yields >= 10, "{yields}");
+    }
+}
+
+/// Who shows a certificate that the client believes, but has another key.
+#[tokio::test]
+async fn a_believed_certificate_without_its_key_is_refused() {
+    let bench = Bench::new();
+    bench.leaf("evil", "ca", "DNS:localhost");
+    let for_rsa =
+        |provider: &CryptoProvider| format!("{:?}", provider.cipher_suites[0].suite()).contains("_RSA_");
+    for provider in providers().into_iter().filter(|provider| !for_rsa(provider)) {
+        let provider = Arc::new(provider);
+        let certificate = CertificateDer::from_pem_slice(&bench.read("leaf.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(&bench.read("evil.key")).unwrap();
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let identity = CertifiedKey::new(vec![certificate], key);
+        let config = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+        let acceptor = Acceptor { config: Arc::new(config) };
+        for root in ["leaf.pem", "ca.pem"] {
+            let connector = Connector::new(&bench.client(root), &endpoint("localhost")).unwrap();
+            let (client, server) = handshake(&acceptor, &connector).await;
+            let suite = provider.cipher_suites[0].suite();
+            assert!(server.is_err(), "{suite:?}");
+            let fault = client.unwrap_err().to_string();
+            assert!(fault.contains("BadSignature"), "{suite:?} {root}: {fault}");
         }
     }
 }

@@ -18,6 +18,9 @@ const MAX_TICKET: usize = 128 * 1024;
 /// The longest message that a client may send after the handshake: KeyUpdate. A stranger makes us keep no more.
 const KEY_UPDATE: usize = 1;
 
+/// Records opened in one poll: a flood of those that carry nothing must not take the others' turn.
+const PATIENCE: usize = 128;
+
 /// warning, close_notify
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 
@@ -71,6 +74,7 @@ impl Stream {
 
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut any = false;
+        let mut opened = 0;
         loop {
             any |= self.incoming.read(buf);
             if buf.remaining() == 0 {
@@ -85,7 +89,15 @@ impl Stream {
             match self.incoming.next_record()? {
                 // A record that does not fit is better opened when the reader comes with an empty buffer.
                 Some(length) if any && length > buf.remaining() => return Poll::Ready(Ok(())),
-                Some(length) => self.open(length)?,
+                Some(_) if opened == PATIENCE && any => return Poll::Ready(Ok(())),
+                Some(_) if opened == PATIENCE => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(length) => {
+                    opened += 1;
+                    self.open(length)?;
+                }
                 None if any => return Poll::Ready(Ok(())),
                 None => {
                     if ready!(self.incoming.poll_fill(&mut self.tcp, cx))? == 0 {
