@@ -335,6 +335,35 @@ async fn openssl_as_client_with_key_updates() {
     }
 }
 
+/// Ours against ours would not notice a nonce that both make wrong.
+#[tokio::test]
+async fn openssl_opens_and_seals_with_every_cipher_suite() {
+    let bench = Bench::new();
+    bench.openssl("req -newkey rsa:2048 -nodes -subj /CN=rsa -keyout rsa.key -out rsa.csr");
+    bench.sign("rsa", "ca", "subjectAltName=DNS:localhost");
+    for provider in providers() {
+        let suite = format!("{:?}", provider.cipher_suites[0].suite());
+        let name = if suite.contains("_RSA_") { "rsa" } else { "leaf" };
+        let identity = bench.pem(&format!("{name}.pem"), &format!("{name}.key"));
+        let acceptor = Acceptor::with(&identity, provider).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let arguments = format!("s_client -connect {} -CAfile ca.pem", listener.local_addr().unwrap());
+        let mut peer = Openssl::new(&bench, &arguments);
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(acceptor.accept(tcp).await.unwrap());
+        for round in 0..3 {
+            let long = "x".repeat(round * 400);
+            peer.say(&format!("hello {long}\n")).await;
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            assert_eq!(line, format!("hello {long}\n"), "{suite}");
+            stream.write_all(format!("answer {round} {long}\n").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            peer.hear(&format!("answer {round} {long}")).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn openssl_as_server_with_tickets_and_key_updates() {
     let bench = Bench::new();
