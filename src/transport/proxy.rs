@@ -93,7 +93,7 @@ async fn read_status(tcp: &mut TcpStream) -> io::Result<u16> {
             }
             Err(_) => return Err(refused("its answer is not HTTP; is it an HTTP proxy?")),
         };
-        let take = length.unwrap_or(header.len()) - known;
+        let take = length.unwrap_or(header.len()).saturating_sub(known);
         tcp.read_exact(&mut chunk[known..known + take]).await?;
         match (length, status) {
             (Some(_), Some(status)) => return Ok(status),
@@ -279,6 +279,15 @@ mod tests {
             texts.push(text);
         }
         texts.remove(0)
+    }
+
+    #[test]
+    fn credentials_cannot_add_lines_to_the_request() {
+        let proxy = Proxy::parse("http://me%0d%0aX-Evil:pass%0d%0a%0d%0aGET%20%2f@proxy.test:3128").unwrap();
+        let request = connect_request(&proxy, &remote());
+        let request = std::str::from_utf8(&request).unwrap();
+        assert!(!request.contains("Evil") && !request.contains("GET"), "{request}");
+        assert_eq!(request.lines().count(), 5, "{request}");
     }
 
     #[tokio::test]

@@ -40,14 +40,18 @@ impl Queue {
         Queue { bytes, held: 0..0 }
     }
 
-    /// A buffer that holds these bytes, at most the size of a large one; no buffer at all if there are none.
+    /// Holds these bytes, in memory of their size; no buffer at all if there are none.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut queue = Queue::default();
-        if !bytes.is_empty() {
-            queue.make_room(bytes.len());
-            queue.put(bytes);
+        Queue { bytes: bytes.into(), held: 0..bytes.len() }
+    }
+
+    /// An empty buffer that is at most twice as large as needed: for what a stranger makes us keep.
+    fn fitting(size: usize) -> Self {
+        let fitting = size.max(SMALL).next_power_of_two();
+        if fitting >= LARGE {
+            return Queue::with_room(LARGE);
         }
-        queue
+        Queue { bytes: vec![0; fitting].into_boxed_slice(), held: 0..0 }
     }
 
     /// Bytes of memory this takes.
@@ -105,7 +109,7 @@ impl Queue {
             return;
         }
         if self.len() + room > self.bytes.len() && self.bytes.len() < LARGE {
-            let mut larger = Queue::with_room(self.len() + room);
+            let mut larger = Queue::fitting(self.len() + room);
             larger.put(self.held());
             *self = larger;
         } else {
@@ -159,6 +163,8 @@ mod tests {
         buffer.make_room(SMALL - 3);
         assert_eq!((buffer.held(), buffer.room()), (&[1, 1, 1][..], SMALL - 3));
         buffer.make_room(SMALL);
+        assert_eq!((buffer.held(), buffer.room()), (&[1, 1, 1][..], 2 * SMALL - 3));
+        buffer.make_room(LARGE - 3);
         assert_eq!((buffer.held(), buffer.room()), (&[1, 1, 1][..], LARGE - 3));
         assert_eq!(buffer.put(&[2; LARGE]), LARGE - 3);
     }

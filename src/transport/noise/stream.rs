@@ -96,6 +96,12 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Bytes of an incomplete record that are here.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.cipher.len()
+    }
+
     /// Bytes of all buffers held now.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {

@@ -370,6 +370,26 @@ async fn records_may_arrive_in_pieces() {
     }
 }
 
+/// A stranger who begins the longest record must not make us keep more than he sends.
+#[tokio::test]
+async fn a_part_of_a_record_takes_about_as_much_memory_as_was_sent() {
+    for room in [40, 100_000] {
+        for sent in [2, 100, 5_000, 20_000, 65_000] {
+            let (mut raw, two) = sockets().await;
+            let mut two = resume(two, 2, 1);
+            let mut part = vec![0; sent];
+            part[..2].fill(0xff);
+            raw.write_all(&part).await.unwrap();
+            let mut buf = vec![0; room];
+            while two.waiting() < sent {
+                two.tcp().readable().await.unwrap();
+                assert!(would_wait(&mut two, &mut buf).await);
+            }
+            assert!(two.capacity() <= (2 * sent).max(4096), "{} for {sent}", two.capacity());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_changed_byte_anywhere_gives_no_plaintext() {
     let good = records(&[b"first"]).concat();

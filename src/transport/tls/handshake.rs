@@ -6,7 +6,9 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
+use rustls::{
+    AlertDescription, ConnectionTrafficSecrets, Error, ExtractedSecrets, PeerMisbehaved, ProtocolVersion,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -15,8 +17,8 @@ use super::record::{Keys, MAX_RECORD, record_length};
 /// Bytes asked for at a time: a stranger gets no large buffer.
 const READ: usize = 4096;
 
-/// Bytes that may wait for the rest of a handshake message (rustls takes 64 KiB) and its last record.
-const MOST: usize = 64 * 1024 + MAX_RECORD;
+/// The longest handshake message that rustls takes.
+const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Makes the next traffic keys of a TLS 1.3 connection.
 pub trait KeyUpdates: Send + Sync {
@@ -47,12 +49,10 @@ pub struct Established {
     pub send: Keys,
     /// Makes new keys; None in TLS 1.2.
     pub updates: Option<Box<dyn KeyUpdates>>,
-    /// Application data that came with the end of the handshake.
-    pub plain: Vec<u8>,
-    /// Records, or a part of one, that came with it.
+    /// Records, or a part of one, that came with the end of the handshake.
     pub sealed: Vec<u8>,
-    /// The peer has already ended its direction.
-    pub peer_ended: bool,
+    /// Whether the peer is the server.
+    pub is_client: bool,
 }
 
 /// Why a handshake failed.
@@ -79,6 +79,10 @@ impl From<Error> for Failure {
 pub trait Side: Sized {
     /// The role, as rustls calls it.
     type Data: 'static;
+    /// Whether this is the client.
+    const IS_CLIENT: bool;
+    /// Bytes of the peer that may wait for the rest of a handshake message. A client's hello fits into one record.
+    const MOST: usize = if Self::IS_CLIENT { MAX_MESSAGE + MAX_RECORD } else { MAX_RECORD };
 
     /// See `UnbufferedConnectionCommon::process_tls_records`.
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -89,9 +93,10 @@ pub trait Side: Sized {
 }
 
 macro_rules! side {
-    ($connection:ty, $data:ty) => {
+    ($connection:ty, $data:ty, $is_client:expr) => {
         impl Side for $connection {
             type Data = $data;
+            const IS_CLIENT: bool = $is_client;
 
             fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, $data> {
                 self.process_tls_records(incoming)
@@ -108,16 +113,15 @@ macro_rules! side {
     };
 }
 
-side!(UnbufferedClientConnection, ClientConnectionData);
-side!(UnbufferedServerConnection, ServerConnectionData);
+side!(UnbufferedClientConnection, ClientConnectionData, true);
+side!(UnbufferedServerConnection, ServerConnectionData, false);
 
 /// Does the whole handshake. The caller sets the deadline.
 pub async fn run<S: Side>(tcp: &mut TcpStream, session: S) -> Result<Established, Failure>
 where
     KernelConnection<S::Data>: Send + Sync,
 {
-    let mut pending =
-        Pending { session, received: Vec::new(), to_send: Vec::new(), plain: Vec::new(), ended: false };
+    let mut pending = Pending { session, received: Vec::new(), given: 0, to_send: Vec::new() };
     loop {
         let step = pending.step();
         if step.is_err() {
@@ -125,11 +129,12 @@ where
         }
         let sent = tcp.write_all(&pending.to_send).await;
         pending.to_send.clear();
-        match step? {
-            Step::Done => break,
-            Step::Read => sent?,
+        let step = step?;
+        sent?;
+        if let Step::Done = step {
+            break;
         }
-        if pending.received.len() > MOST || pending.plain.len() > MOST {
+        if pending.received.len() > S::MOST {
             return Err(Failure::Tls(Error::PeerSentOversizedRecord));
         }
         pending.received.reserve(READ);
@@ -143,9 +148,8 @@ where
         receive: Keys::new(tls13, secrets.rx)?,
         send: Keys::new(tls13, secrets.tx)?,
         updates: tls13.then(|| Box::new(kernel) as Box<dyn KeyUpdates>),
-        plain: pending.plain,
         sealed: pending.received,
-        peer_ended: pending.ended,
+        is_client: S::IS_CLIENT,
     })
 }
 
@@ -153,9 +157,9 @@ where
 struct Pending<S> {
     session: S,
     received: Vec<u8>,
+    /// How much of `received` rustls has seen: whole records, of which it waits for a message's rest.
+    given: usize,
     to_send: Vec<u8>,
-    plain: Vec<u8>,
-    ended: bool,
 }
 
 /// What comes next, after all that is to be sent is sent.
@@ -167,39 +171,60 @@ enum Step {
 impl<S: Side> Pending<S> {
     fn step(&mut self) -> Result<Step, Error> {
         loop {
-            let UnbufferedStatus { discard, state, .. } = self.session.process(&mut self.received);
-            let mut stop = false;
-            match state? {
-                ConnectionState::EncodeTlsData(data) => encode(data, &mut self.to_send)?,
-                ConnectionState::TransmitTlsData(data) => data.done(),
-                ConnectionState::ReadTraffic(mut traffic) => {
-                    while let Some(record) = traffic.next_record() {
-                        self.plain.extend_from_slice(record?.payload);
-                    }
+            let UnbufferedStatus { discard, state, .. } =
+                self.session.process(&mut self.received[..self.given]);
+            let blocked = match state? {
+                ConnectionState::EncodeTlsData(data) => {
+                    encode(data, &mut self.to_send)?;
+                    false
                 }
-                ConnectionState::PeerClosed => self.ended = true,
-                ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => stop = true,
+                ConnectionState::TransmitTlsData(data) => {
+                    data.done();
+                    false
+                }
+                ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => true,
+                ConnectionState::PeerClosed => {
+                    return Err(Error::AlertReceived(AlertDescription::CloseNotify));
+                }
                 _ => return Err(Error::General("an unexpected state of the handshake".to_owned())),
-            }
+            };
+            let discard = discard.min(self.given);
             self.received.drain(..discard);
-            if stop {
-                break;
+            self.given -= discard;
+            if !blocked {
+                continue;
+            }
+            match self.session.is_handshaking() {
+                true if self.give_record() => {}
+                true => return Ok(Step::Read),
+                false if self.given == 0 => return Ok(Step::Done),
+                // Part of a message in the same record as the last one: no TLS has that.
+                false => return Err(PeerMisbehaved::KeyEpochWithPendingFragment.into()),
             }
         }
-        if self.session.is_handshaking() {
-            return Ok(Step::Read);
-        }
-        // A whole record that is still here is the first part of a message after the handshake: rustls has opened
-        // it and waits for the rest, so it is not ours to open.
-        let whole =
-            record_length(&self.received).ok().flatten().is_some_and(|length| length <= self.received.len());
-        Ok(if whole && !self.ended { Step::Read } else { Step::Done })
+    }
+
+    /// Gives rustls one more whole record; says whether there was one. It must see none behind the handshake's last:
+    /// what it does upon those is lost when its keys are taken (its answer to a KeyUpdate would never be sent, but its
+    /// key be changed).
+    fn give_record(&mut self) -> bool {
+        let rest = &self.received[self.given..];
+        let more = match record_length(rest) {
+            Ok(Some(length)) if length <= rest.len() => length,
+            Ok(_) => 0,
+            // rustls says best what is wrong.
+            Err(_) => rest.len(),
+        };
+        self.given += more;
+        more > 0
     }
 
     /// Puts the alert that tells the peer of a failure into what is to be sent. It is the first thing that rustls
     /// offers after the failure; nothing may be asked of it after that.
     fn encode_alert(&mut self) {
-        if let Ok(ConnectionState::EncodeTlsData(data)) = self.session.process(&mut self.received).state {
+        if let Ok(ConnectionState::EncodeTlsData(data)) =
+            self.session.process(&mut self.received[..self.given]).state
+        {
             // What cannot be encoded is not sent; the connection is over in any case.
             let _ = encode(data, &mut self.to_send);
         }

@@ -51,19 +51,11 @@ impl Store {
 }
 
 impl Incoming {
-    /// Begins with what came together with the end of the handshake.
-    pub fn new(plain: Vec<u8>, sealed: &[u8]) -> Self {
-        let opened = plain.len();
-        let mut bytes = plain;
-        bytes.extend_from_slice(sealed);
-        let mut incoming = Incoming {
-            plain: 0..opened,
-            sealed: opened..bytes.len(),
-            store: Store::Parked(bytes),
-            delivered: 0,
-        };
-        incoming.rest(true);
-        incoming
+    /// Begins with the records that came together with the end of the handshake.
+    pub fn new(sealed: Vec<u8>) -> Self {
+        let whole = 0..sealed.len();
+        let store = if sealed.is_empty() { Store::Empty } else { Store::Parked(sealed) };
+        Incoming { store, plain: 0..0, sealed: whole, delivered: 0 }
     }
 
     /// Whether nothing sealed is waiting.
@@ -136,15 +128,20 @@ impl Incoming {
         let start = if self.plain.is_empty() { self.sealed.start } else { self.plain.start };
         let held = self.sealed.end - start;
         if held == 0 {
-            self.store = Store::Empty;
-            self.plain = 0..0;
-            self.sealed = 0..0;
+            self.clear();
         } else if matches!(self.store, Store::Lent(_)) && (waiting || held <= SMALL || self.delivered < YOUNG)
         {
             self.store = Store::Parked(self.store.bytes()[start..self.sealed.end].to_vec());
             self.plain = self.plain.start.saturating_sub(start)..self.plain.end.saturating_sub(start);
             self.sealed = self.sealed.start - start..held;
         }
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.store = Store::Empty;
+        self.plain = 0..0;
+        self.sealed = 0..0;
     }
 
     /// Whether a borrowed buffer is held.

@@ -15,6 +15,10 @@ mod stream;
 mod trust;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod meddling;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

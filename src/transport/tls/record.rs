@@ -75,10 +75,10 @@ impl Layout {
         }
     }
 
-    /// Bytes beside the payload that may be sealed with it: the inner type and padding.
-    fn padding(self) -> usize {
+    /// Bytes that may be sealed beyond [`MAX_PLAIN`]: the inner type. Padding is only for shorter ones.
+    fn inner_type(self) -> usize {
         match self {
-            Layout::Tls13 => 256,
+            Layout::Tls13 => 1,
             Layout::Gcm12 | Layout::ChaCha12 => 0,
         }
     }
@@ -176,7 +176,7 @@ impl Keys {
         };
         let header: [u8; HEADER] = std::array::from_fn(|i| record[i]);
         let plain = sealed - TAG;
-        if plain > MAX_PLAIN + self.layout.padding() {
+        if plain > MAX_PLAIN + self.layout.inner_type() {
             return Err(invalid("the peer sent a TLS record that is too long"));
         }
         let sequence = self.next_sequence()?;
@@ -200,9 +200,6 @@ impl Keys {
                 None => (0, 0),
             },
         };
-        if length > MAX_PLAIN {
-            return Err(invalid("the peer sent a TLS record that is too long"));
-        }
         match Content::from_byte(content) {
             Some(content) => Ok((content, begin..begin + length)),
             None => Err(invalid("the peer sent a TLS record of an unexpected type")),
@@ -310,6 +307,32 @@ mod tests {
             assert!(open.open(&mut record.clone()).is_err());
             for length in 0..record.len() {
                 assert!(open.open(&mut record[..length].to_vec()).is_err());
+            }
+        }
+    }
+
+    /// Padding counts: RFC 8446, 5.4 allows content, type and padding of 2^14 + 1 bytes together.
+    #[test]
+    fn padding_is_taken_off_and_counts() {
+        let gcm = || Secrets::Aes256Gcm { key: AeadKey::from([3; 32]), iv: Iv::copy(&[9; 12]) };
+        for (inner, fits) in
+            [(3, true), (MAX_PLAIN + 1, true), (MAX_PLAIN + 2, false), (MAX_PLAIN + 256, false)]
+        {
+            let (seal, mut open) =
+                (Keys::new(true, (0, gcm())).unwrap(), Keys::new(true, (0, gcm())).unwrap());
+            let mut bytes = vec![0; inner];
+            bytes[..2].copy_from_slice(&[b'x', 23]);
+            let length = inner + TAG;
+            let header = [23, 3, 3, (length >> 8) as u8, length as u8];
+            let nonce = Nonce::assume_unique_for_key(seal.iv);
+            let tag = seal.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut bytes).unwrap();
+            let mut record = [&header[..], &bytes, tag.as_ref()].concat();
+            match open.open(&mut record) {
+                Ok((content, range)) => {
+                    assert!(fits, "{inner}");
+                    assert_eq!((content, &record[range]), (Content::Data, &b"x"[..]));
+                }
+                Err(fault) => assert!(!fits && fault.to_string().contains("too long"), "{inner}: {fault}"),
             }
         }
     }

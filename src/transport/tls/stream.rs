@@ -12,8 +12,14 @@ use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::record::{Content, Keys, invalid};
 
-/// The longest message that may follow the handshake (a session ticket).
-const MAX_MESSAGE: usize = 128 * 1024;
+/// The longest session ticket that a server may send.
+const MAX_TICKET: usize = 128 * 1024;
+
+/// The longest message that a client may send after the handshake: KeyUpdate. A stranger makes us keep no more.
+const KEY_UPDATE: usize = 1;
+
+/// Records opened in one poll: a flood of those that carry nothing must not take the others' turn.
+const PATIENCE: usize = 128;
 
 /// warning, close_notify
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
@@ -27,6 +33,7 @@ pub struct Stream {
     pub(super) updates: Option<Box<dyn KeyUpdates>>,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
+    is_client: bool,
     /// A message after the handshake of which only the beginning is here.
     message: Vec<u8>,
     reading: Reading,
@@ -50,10 +57,11 @@ impl Stream {
             receive: established.receive,
             send: established.send,
             updates: established.updates,
-            incoming: Incoming::new(established.plain, &established.sealed),
+            incoming: Incoming::new(established.sealed),
             outgoing: Outgoing::default(),
+            is_client: established.is_client,
             message: Vec::new(),
-            reading: if established.peer_ended { Reading::Ended } else { Reading::Open },
+            reading: Reading::Open,
             owes_key_update: false,
             ended: false,
         }
@@ -66,6 +74,7 @@ impl Stream {
 
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut any = false;
+        let mut opened = 0;
         loop {
             any |= self.incoming.read(buf);
             if buf.remaining() == 0 {
@@ -80,7 +89,15 @@ impl Stream {
             match self.incoming.next_record()? {
                 // A record that does not fit is better opened when the reader comes with an empty buffer.
                 Some(length) if any && length > buf.remaining() => return Poll::Ready(Ok(())),
-                Some(length) => self.open(length)?,
+                Some(_) if opened == PATIENCE && any => return Poll::Ready(Ok(())),
+                Some(_) if opened == PATIENCE => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(length) => {
+                    opened += 1;
+                    self.open(length)?;
+                }
                 None if any => return Poll::Ready(Ok(())),
                 None => {
                     if ready!(self.incoming.poll_fill(&mut self.tcp, cx))? == 0 {
@@ -107,11 +124,16 @@ impl Stream {
                     [_, 90] => {}
                     // TLS 1.2 has warnings; no_renegotiation is one.
                     [1, _] if !self.receive.are_tls13() => {}
-                    [_, code] => return Err(invalid(format!("the peer ended TLS with alert {code}"))),
+                    [_, code] => {
+                        // Nobody is there to be told or sent anything.
+                        self.fail_sending();
+                        return Err(invalid(format!("the peer ended TLS with alert {code}")));
+                    }
                     _ => return Err(invalid("the peer sent a broken TLS alert")),
                 }
                 Ok(())
             }
+            (Content::Handshake, []) => Err(invalid("the peer sent an empty TLS message")),
             (Content::Handshake, bytes) => {
                 self.message.extend_from_slice(bytes);
                 self.take_messages()
@@ -123,20 +145,20 @@ impl Stream {
     fn take_messages(&mut self) -> io::Result<()> {
         while let [kind, a, b, c, ref rest @ ..] = self.message[..] {
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
-            if length > MAX_MESSAGE {
+            if length > if self.is_client { MAX_TICKET } else { KEY_UPDATE } {
                 return Err(invalid("the peer sent a TLS message that is too long"));
             }
             let Some(body) = rest.get(..length) else { break };
             match (kind, body, &mut self.updates) {
                 // NewSessionTicket: we resume no sessions.
-                (4, _, Some(_)) => {}
+                (4, _, Some(_)) if self.is_client => {}
                 // KeyUpdate, the last message under the old key; 1: the peer wants ours changed, too.
                 (24, &[wish @ (0 | 1)], Some(updates)) if rest.len() == 1 => {
                     self.receive = Keys::new(true, updates.next_receive()?)?;
                     self.owes_key_update |= wish == 1;
                 }
                 // HelloRequest of TLS 1.2: renegotiation may be declined by silence.
-                (0, [], None) => {}
+                (0, [], None) if self.is_client => {}
                 _ => return Err(invalid(format!("the peer sent an unexpected TLS message, type {kind}"))),
             }
             self.message.drain(..4 + length);
@@ -157,8 +179,7 @@ impl Stream {
         }
         let sealed = self.update_key().and_then(|()| self.outgoing.push_data(&mut self.send, slices));
         if sealed.is_err() {
-            self.outgoing.clear();
-            self.ended = true;
+            self.fail_sending();
         }
         let count = sealed?;
         // What the socket does not take now is sent by the next write or flush.
@@ -189,6 +210,10 @@ impl Stream {
         {
             let _ = self.tcp.try_write(self.outgoing.sealed());
         }
+        self.fail_sending();
+    }
+
+    fn fail_sending(&mut self) {
         self.outgoing.clear();
         self.ended = true;
     }
@@ -204,6 +229,8 @@ impl AsyncRead for Stream {
                 this.send_alert();
             }
             this.reading = Reading::Failed;
+            // All good bytes were given out before the next record was looked at.
+            this.incoming.clear();
             // What came before the fault is delivered first; the next read tells of the fault.
             if buf.filled().len() > before {
                 result = Poll::Ready(Ok(()));

@@ -11,14 +11,14 @@ use super::{Acceptor, Connector, Stream, provider};
 use crate::config::TlsClient;
 
 /// Both ends of a loopback connection.
-async fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (near, far) =
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
     (near.unwrap(), far.unwrap().0)
 }
 
-async fn handshake(
+pub(super) async fn handshake(
     acceptor: &Acceptor,
     connector: &Connector,
 ) -> (std::io::Result<Stream>, std::io::Result<Stream>) {
@@ -26,20 +26,20 @@ async fn handshake(
     tokio::join!(connector.connect(near), acceptor.accept(far))
 }
 
-async fn tls_pair(acceptor: &Acceptor, connector: &Connector) -> (Stream, Stream) {
+pub(super) async fn tls_pair(acceptor: &Acceptor, connector: &Connector) -> (Stream, Stream) {
     let (client, server) = handshake(acceptor, connector).await;
     (client.unwrap(), server.unwrap())
 }
 
 /// A provider for every cipher suite, of both versions.
-fn providers() -> Vec<CryptoProvider> {
+pub(super) fn providers() -> Vec<CryptoProvider> {
     let all = provider();
     let one =
         |suite: &rustls::SupportedCipherSuite| CryptoProvider { cipher_suites: vec![*suite], ..all.clone() };
     all.cipher_suites.iter().map(one).collect()
 }
 
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     std::iter::repeat_with(|| random.u8(..)).take(length).collect()
 }
@@ -332,6 +332,35 @@ async fn openssl_as_client_with_key_updates() {
         }
         peer.say("Q\n").await;
         assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0, "{version}");
+    }
+}
+
+/// Ours against ours would not notice a nonce that both make wrong.
+#[tokio::test]
+async fn openssl_opens_and_seals_with_every_cipher_suite() {
+    let bench = Bench::new();
+    bench.openssl("req -newkey rsa:2048 -nodes -subj /CN=rsa -keyout rsa.key -out rsa.csr");
+    bench.sign("rsa", "ca", "subjectAltName=DNS:localhost");
+    for provider in providers() {
+        let suite = format!("{:?}", provider.cipher_suites[0].suite());
+        let name = if suite.contains("_RSA_") { "rsa" } else { "leaf" };
+        let identity = bench.pem(&format!("{name}.pem"), &format!("{name}.key"));
+        let acceptor = Acceptor::with(&identity, provider).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let arguments = format!("s_client -connect {} -CAfile ca.pem", listener.local_addr().unwrap());
+        let mut peer = Openssl::new(&bench, &arguments);
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(acceptor.accept(tcp).await.unwrap());
+        for round in 0..3 {
+            let long = "x".repeat(round * 400);
+            peer.say(&format!("hello {long}\n")).await;
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            assert_eq!(line, format!("hello {long}\n"), "{suite}");
+            stream.write_all(format!("answer {round} {long}\n").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            peer.hear(&format!("answer {round} {long}")).await;
+        }
     }
 }
 

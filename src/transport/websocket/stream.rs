@@ -236,6 +236,8 @@ const NORMAL: u16 = 1000;
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // What found no room last time: the carrier may have woken us for it.
+        this.answer(cx);
         while buf.remaining() > 0 {
             let payload = ready!(this.poll_payload(cx, buf.initialize_unfilled()))?;
             this.answer(cx);

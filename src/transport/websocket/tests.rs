@@ -312,6 +312,29 @@ async fn a_flood_of_pings_is_answered_within_bounds() {
 }
 
 /// An answer never cuts into a frame that is half sent.
+/// Nobody writes, the socket is full: the reader itself has to come back to its answer.
+#[tokio::test]
+async fn a_pong_that_found_no_room_is_sent_when_there_is_some() {
+    let (mut ours, mut raw) = against_raw(Role::Server, false).await;
+    let mut filled = 0;
+    while let Ok(n) = ours.tcp().try_write(&[0; 65_536]) {
+        filled += n;
+    }
+    raw.write_all(&frame_to(Role::Server, 0x89, b"now")).await.unwrap();
+    ours.tcp().readable().await.unwrap();
+    assert!(would_wait(&mut ours).await);
+    assert!(ours.capacity() > 0, "the answer has found room");
+    let peer = async {
+        raw.read_exact(&mut vec![0; filled]).await.unwrap();
+        assert_eq!(next_frame(&mut raw).await, (0x8a, b"now".to_vec()));
+        raw.write_all(&frame_to(Role::Server, 0x82, b"data")).await.unwrap();
+    };
+    let mut buf = [0; 64];
+    let both = async { tokio::join!(peer, ours.read(&mut buf)).1 };
+    let n = tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap().unwrap();
+    assert_eq!(&buf[..n], b"data");
+}
+
 #[tokio::test]
 async fn a_ping_amid_a_slow_write_is_answered_behind_it() {
     for role in [Role::Server, Role::Client] {
