@@ -292,7 +292,7 @@ fn cell(server: Build, client: Build, row: &Row) -> String {
     plan.proxy = proxy.as_ref().map(Forward::url);
     let _running = plan.start(server, client);
 
-    let mut did = Vec::new();
+    let mut did = Steps::new();
     visitor::wait_served(echo);
     visitor::ping_pong(echo, 100);
     let ours = (server, client) == (Build::Ours, Build::Ours);
@@ -305,6 +305,7 @@ fn cell(server: Build, client: Build, row: &Row) -> String {
             });
         }
     });
+    did.done("tcp");
     // The end of the service's answer reaches the visitor, and all that came before it.
     let mut stream = visitor::connect(page);
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
@@ -319,11 +320,11 @@ fn cell(server: Build, client: Build, row: &Row) -> String {
     stream.read_exact(&mut [0; 3]).unwrap();
     drop(stream);
     goes.recv_timeout(PATIENCE).expect("the service does not learn that its visitor has gone");
-    did.push("tcp");
+    did.done("ends");
     if half_close {
         visitor::half_close(digest, &visitor::random(8, 300_001));
         visitor::half_close(digest, b"");
-        did.push("half-close");
+        did.done("half-close");
     }
     std::thread::scope(|scope| {
         for seed in 0..3 {
@@ -338,14 +339,37 @@ fn cell(server: Build, client: Build, row: &Row) -> String {
             });
         }
     });
-    did.push("udp");
+    did.done("udp");
     if let Some(proxy) = &proxy {
         let asked = proxy.asked();
         assert!(asked.iter().all(|target| *target == plan.server_addr.to_string()), "{asked:?}");
         assert!(asked.len() >= 3, "not all went through the proxy: {asked:?}");
-        did.push("all through the proxy");
+        did.done("all through the proxy");
     }
-    did.join(", ")
+    did.text()
+}
+
+/// What was done in a cell, and what of it was slow.
+struct Steps {
+    since: Instant,
+    done: Vec<String>,
+}
+
+impl Steps {
+    fn new() -> Self {
+        Steps { since: Instant::now(), done: Vec::new() }
+    }
+
+    fn done(&mut self, what: &str) {
+        let took = self.since.elapsed();
+        let slow = if took > Duration::from_secs(5) { format!(" ({took:.1?})") } else { String::new() };
+        self.done.push(format!("{what}{slow}"));
+        self.since = Instant::now();
+    }
+
+    fn text(&self) -> String {
+        self.done.join(", ")
+    }
 }
 
 /// The right to run a cell.
