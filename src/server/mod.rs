@@ -9,6 +9,7 @@
 //! pool      who gets whom (pure)
 //! visitor   StartForward, the relay, the log line
 //! datagrams one UDP service
+//! seldom    which of the lines that strangers cause are logged
 //! ```
 
 mod control;
@@ -17,6 +18,7 @@ mod listener;
 mod pool;
 mod proxy_header;
 mod registry;
+mod seldom;
 mod service;
 mod session;
 mod visitor;
@@ -35,6 +37,7 @@ use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
 use listener::{Listeners, bind_all};
 use registry::{Registry, Service};
+use seldom::Seldom;
 
 /// Connections in their handshake, all together; more are closed at once.
 const MAX_HANDSHAKES: usize = 4096;
@@ -48,6 +51,8 @@ struct Shared {
     acceptor: Acceptor,
     registry: Registry,
     counters: Arc<Counters>,
+    /// Of failed authentications.
+    failures: Seldom,
 }
 
 /// A server whose listeners are all bound: it may call itself ready.
@@ -105,7 +110,8 @@ impl Server {
             };
             services.push((Arc::new(service.clone()), sockets.map_err(at(key))?));
         }
-        let shared = Shared { config, acceptor, registry: Registry::default(), counters };
+        let shared =
+            Shared { config, acceptor, registry: Registry::default(), counters, failures: Seldom::default() };
         Ok(Server { shared, control: Listeners::new(control), services })
     }
 
