@@ -131,7 +131,7 @@ mod full {
     fn a_surplus_argument_is_named() {
         let said = run(&["sever", "x.toml"]);
         assert_eq!(said.code, Some(2));
-        assert!(said.err.contains("'x.toml'") && said.err.contains("one CONFIG"), "{}", said.err);
+        assert!(said.err.contains("'x.toml'") && said.err.contains("only one CONFIG"), "{}", said.err);
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn stop(error: clap::Error) -> Stop {
         (error.kind(), error.get(ContextKind::InvalidSubcommand))
     {
         return Stop::usage(format!(
-            "'{surplus}' is too much: there is one CONFIG, and a command (server, client, check ...) comes before it"
+            "'{surplus}' is too much here: a command (server, client, check ...) comes first, and there is only one CONFIG"
         ));
     }
     let result = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);

@@ -39,9 +39,9 @@ impl Board {
         if line == self.last {
             return Ok(());
         }
-        let text = if self.terminal { format!("\r{line}\x1b[K") } else { format!("{line}\n") };
+        output::print(&if self.terminal { rewritten(&line) } else { format!("{line}\n") })?;
         self.last = line;
-        output::print(&text)
+        Ok(())
     }
 
     /// Ends the live line, and says how it went.
@@ -53,7 +53,7 @@ impl Board {
             cut => format!("{} cut", instance::were(cut)),
         };
         output::print(&format!(
-            "{break_line}Summary: {} in {:.1} s; {end}.\n",
+            "{break_line}Summary: {}; ran {:.1} s; {end}.\n",
             self.line(),
             ran.as_secs_f64()
         ))
@@ -66,7 +66,7 @@ impl Board {
             micros => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
         };
         format!(
-            "visitors {}, bytes from them {}, bytes to them {}, last visitor's time to first byte {first_byte}",
+            "visitors {}, bytes up {}, bytes down {}, last visitor's time to first byte {first_byte}",
             get(&self.counters.visitors),
             get(&self.counters.up),
             get(&self.counters.down),
@@ -74,9 +74,20 @@ impl Board {
     }
 }
 
+/// In place of the line before. It does not wrap at the edge: from a second row there would be no way back.
+fn rewritten(line: &str) -> String {
+    format!("\r\x1b[?7l{line}\x1b[K\x1b[?7h")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_for_the_terminal_stays_one_line() {
+        assert!(rewritten("long").starts_with("\r\x1b[?7l"));
+        assert!(rewritten("long").ends_with("\x1b[?7h"));
+    }
 
     #[test]
     fn the_line_has_all_numbers() {
@@ -89,7 +100,7 @@ mod tests {
         counters.first_byte(Duration::from_micros(1870));
         assert_eq!(
             board.line(),
-            "visitors 3, bytes from them 40, bytes to them 500, last visitor's time to first byte 1.8 ms"
+            "visitors 3, bytes up 40, bytes down 500, last visitor's time to first byte 1.8 ms"
         );
     }
 }

@@ -84,7 +84,7 @@ For two machines: edit the marked lines (the secrets below are for this demo onl
 {}
 # ---- client.toml: on the machine with the service, run: rathole client.toml
 {}
-# ---- {} ends it. Counters:
+# ---- {} ends it. Counters (bytes up: from visitors, down: to them):
 ",
             self.server(control, visitors),
             self.client(control, page),

@@ -189,13 +189,11 @@ async fn tell_of_strangers(shared: Arc<Shared>) {
     }
 }
 
-/// The line that a ban list reads: see the field `peer`.
+/// What was only counted is told without its reasons.
 fn tell(line: &Line) {
     let failures = line.failures;
     match line.address {
-        Some(peer) => {
-            tracing::info!(%peer, failures, "authentication failed: unknown service or wrong token")
-        }
+        Some(peer) => tracing::info!(%peer, failures, "authentication failed, more than once"),
         None => tracing::info!(failures, "authentication failed, from many more addresses"),
     }
 }

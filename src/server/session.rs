@@ -27,8 +27,8 @@ enum Reject {
     Io(io::Error),
     /// Not our protocol.
     Malformed(Malformed),
-    /// Unknown service or wrong token.
-    Auth,
+    /// Wrong token for this service; None: there is no such service.
+    Auth(Option<Arc<str>>),
     /// No session has this key.
     UnknownSession,
     /// The service has more data channels waiting than it can hold.
@@ -48,16 +48,24 @@ pub async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr) {
     };
     Counters::add(&shared.counters.rejected, 1);
     match reject {
-        Reject::Auth => {
-            let line = shared.strangers().on_failure(peer.ip(), std::time::Instant::now());
-            line.iter().for_each(super::tell);
-            shared.stranger_came.notify_one();
-        }
+        Reject::Auth(service) => log_failure(&shared, peer, service.as_deref()),
         Reject::Io(error) => tracing::debug!(%peer, %error, "connection lost before it was authenticated"),
         Reject::Malformed(error) => tracing::debug!(%peer, %error, "connection refused"),
         Reject::UnknownSession => tracing::debug!(%peer, "data channel refused: no session has its key"),
         Reject::Full => tracing::warn!(%peer, "data channel refused: too many are waiting to be taken"),
         Reject::Timeout => tracing::debug!(%peer, "connection refused: no handshake in time"),
+    }
+}
+
+/// Told at once if the address is new; else it is counted, and told later together with others.
+fn log_failure(shared: &Shared, peer: SocketAddr, service: Option<&str>) {
+    let why = if service.is_some() { "wrong token" } else { "no service of this name" };
+    let service = service.map(tracing::field::display);
+    let line = shared.strangers().on_failure(peer.ip(), std::time::Instant::now());
+    shared.stranger_came.notify_one();
+    match line {
+        Some(_) => tracing::info!(service, %peer, "authentication failed: {why}"),
+        None => tracing::debug!(service, %peer, "authentication failed: {why}"),
     }
 }
 
@@ -99,8 +107,8 @@ async fn control_channel(
     let verdict = expect_auth.on_auth(&auth, service.as_ref().map(|service| &service.config.token));
     let (key, service) = match (verdict, service) {
         (Ok(key), Some(service)) => (key, service),
-        (Err(ack), _) => return refuse(stream, ack).await,
-        (Ok(_), None) => return refuse(stream, Ack::AuthFailed).await,
+        (Err(ack), service) => return refuse(stream, ack, service).await,
+        (Ok(_), None) => return refuse(stream, Ack::AuthFailed, None).await,
     };
     let scope = service.scope.child();
     let (session, replaced) = shared.registry.begin(digest, key, service.clone(), peer, scope.clone());
@@ -120,12 +128,12 @@ async fn control_channel(
 }
 
 /// Says no; the caller closes.
-async fn refuse(mut stream: Stream, ack: Ack) -> Result<(), Reject> {
+async fn refuse(mut stream: Stream, ack: Ack, service: Option<Service>) -> Result<(), Reject> {
     stream.write_all(&ack.encode()).await?;
     stream.flush().await?;
     // An orderly end: with unread input a close could overtake the verdict.
     let _ = stream.shutdown().await;
-    Err(Reject::Auth)
+    Err(Reject::Auth(service.map(|service| service.config.name.clone())))
 }
 
 /// A session from Ack to the end of its control channel.
