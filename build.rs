@@ -50,9 +50,9 @@ fn option(direct: bool, words: &[&str]) {
 /// Whether rustc calls lld, not a C compiler (`-C linker=rust-lld`, as in cross builds without one).
 fn lld_itself_links() -> bool {
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    let flagged =
+    let mut flagged =
         flags.split('\x1f').filter_map(|flag| flag.trim_start_matches("-C").strip_prefix("linker="));
-    let linker = flagged.last().map(str::to_owned).or_else(|| env::var("RUSTC_LINKER").ok());
+    let linker = flagged.next_back().map(str::to_owned).or_else(|| env::var("RUSTC_LINKER").ok());
     linker.is_some_and(|path| {
         Path::new(&path).file_name().is_some_and(|name| name.to_string_lossy().contains("lld"))
     })
