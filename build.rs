@@ -33,6 +33,7 @@ fn main() {
         option(direct, &["--no-eh-frame-hdr", "-T", &script.to_string_lossy()]);
     }
     // A static program unpacks them itself: musl can since 1.2.4, and Rust 1.93 is the first with a newer one.
+    // Before, `-C relocation-model=static` saves as much.
     if !musl || rustc_minor().is_none_or(|minor| minor >= 93) {
         option(direct, &["-z", "pack-relative-relocs"]);
     }

@@ -7,6 +7,7 @@ readonly BUDGET_BYTES=512000
 readonly BUDGET_RSS_KB=1000
 MUSL="$(uname -m)-unknown-linux-musl"
 readonly MUSL
+readonly TARGET=${CARGO_TARGET_DIR:-target}
 
 work=$(mktemp -d)
 client=
@@ -27,13 +28,13 @@ weigh() {
 }
 
 build
-weigh "minimal client, $(rustc -vV | sed -n 's/^host: //p')" target/minimal/rathole
+weigh "minimal client, $(rustc -vV | sed -n 's/^host: //p')" "$TARGET/minimal/rathole"
 
 if command -v rustup >/dev/null; then
     rustup --quiet target add "$MUSL"
 fi
 build --target "$MUSL"
-weigh "minimal client, $MUSL" "target/$MUSL/minimal/rathole"
+weigh "minimal client, $MUSL" "$TARGET/$MUSL/minimal/rathole"
 
 # Idle: nobody listens on the port, so it tries again and again.
 cat >"$work/client.toml" <<'TOML'
@@ -44,7 +45,7 @@ default_token = "a-token-of-the-size-check-1f8c"
 local_addr = "127.0.0.1:22"
 TOML
 chmod 600 "$work/client.toml"
-"target/$MUSL/minimal/rathole" client "$work/client.toml" </dev/null >"$work/log" 2>&1 &
+"$TARGET/$MUSL/minimal/rathole" client "$work/client.toml" </dev/null >"$work/log" 2>&1 &
 client=$!
 for _ in $(seq 100); do
     # It has begun when it has told of its first failed attempt.
