@@ -141,18 +141,21 @@ async fn over(session: &Scope) {
 async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream: Stream) {
     let since = Instant::now();
     let server = stream.tcp().peer_addr().ok();
-    let local = match Box::pin(connect_local(&service)).await {
+    let running = shared.counters.running();
+    let connected = tokio::select! {
+        connected = Box::pin(connect_local(&service)) => connected,
+        () = shared.relays.cutting() => return,
+    };
+    let local = match connected {
         Ok(local) => local,
         Err(error) => {
             tracing::warn!(service = %service.name, local = %service.local_addr, %error, "local service unreachable");
-            // The visitor gets what it would get from the service itself: no connection.
-            stream.reset_on_drop();
+            // The channel is reset when it is dropped: the visitor gets what it would get from the service itself.
             return;
         }
     };
     tcp::set_options(&local, &shared.config.tcp, service.nodelay);
     Counters::add(&shared.counters.visitors, 1);
-    Counters::add(&shared.counters.relays, 1);
     let mut relay = Relay::new(stream, local, Side::Client, since, shared.counters.clone());
     let reason = tokio::select! {
         reason = relay.run() => reason.to_string(),
@@ -161,7 +164,7 @@ async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream:
             "cut by the stop of this client".to_owned()
         }
     };
-    Counters::sub(&shared.counters.relays, 1);
+    drop(running);
     tracing::info!(
         target: "rathole::visitor",
         service = %service.name,
