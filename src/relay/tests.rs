@@ -204,7 +204,8 @@ async fn bulk_is_spliced_and_small_messages_are_copied() {
         let exchange = async {
             let mut got = vec![0; size];
             let (sent, read) = tokio::join!(near.write_all(&message), far.read_exact(&mut got));
-            (sent.unwrap(), read.unwrap());
+            sent.unwrap();
+            read.unwrap();
             assert!(got == message);
         };
         let mut was_spliced = false;
