@@ -1,5 +1,6 @@
 //! What an instance has done and is doing, in numbers that anyone may read at any time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -37,8 +38,24 @@ impl Counters {
         counter.fetch_sub(n, Relaxed);
     }
 
+    /// Counts a relay as running until the guard is dropped, however its task ends.
+    pub fn running(self: &Arc<Self>) -> Running {
+        Counters::add(&self.relays, 1);
+        Running(self.clone())
+    }
+
     /// Notes the time to a visitor's first byte.
     pub fn first_byte(&self, after: Duration) {
         self.first_byte_us.store((after.as_micros() as u64).max(1), Relaxed);
+    }
+}
+
+/// A relay that is running now, or about to.
+#[derive(Debug)]
+pub struct Running(Arc<Counters>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        Counters::sub(&self.0.relays, 1);
     }
 }

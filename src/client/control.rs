@@ -138,8 +138,8 @@ async fn authenticate(
 async fn obey(shared: &Arc<Shared>, service: &Arc<ClientService>, session: Session, scope: &Scope) -> End {
     let Session { mut stream, key, server } = session;
     let channels = scope.child();
-    // Also when this future is dropped: idle channels of a control channel that is gone are of no use.
-    let _cut = CutOnDrop(&channels);
+    // Also when this future is dropped: no visitor comes to idle channels of a control channel that is gone.
+    let _drain = DrainOnDrop(&channels);
     let limits = Arc::new(Limits {
         dials: Semaphore::new(MAX_DIALS),
         idle: Semaphore::new(MAX_IDLE),
@@ -180,11 +180,11 @@ async fn obey(shared: &Arc<Shared>, service: &Arc<ClientService>, session: Sessi
     }
 }
 
-struct CutOnDrop<'a>(&'a Scope);
+struct DrainOnDrop<'a>(&'a Scope);
 
-impl Drop for CutOnDrop<'_> {
+impl Drop for DrainOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.cut();
+        self.0.drain();
     }
 }
 

@@ -25,6 +25,10 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two attempts to reach the server.
 const DIAL_PAUSE: Duration = Duration::from_millis(250);
 
+/// An idle channel outlives its session by this: the server, which closes idle channels itself when it sees the session's
+/// end, may have given it to a visitor just before.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
 /// The local service must answer within this time.
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,12 +51,12 @@ impl Channel {
     pub async fn serve(self, session: Scope) {
         // Boxed: the dial's future is large and short-lived, the relay's is small and may live for days.
         let started = tokio::select! {
-            started = Box::pin(self.wait_for_visitor()) => started,
-            () = session.draining() => return,
+            started = Box::pin(self.wait_for_visitor(&session)) => started,
+            () = self.shared.relays.cutting() => return,
         };
         let (stream, command) = match started {
             Ok(Some(started)) => started,
-            // The server closed an idle channel: its right.
+            // The server closed an idle channel, or its session is over.
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(service = %self.service.name, server = %self.server, %error, "no data channel");
@@ -71,17 +75,28 @@ impl Channel {
         }
     }
 
-    /// Dials, and waits for the server's first word; None if the server closed the channel instead.
-    async fn wait_for_visitor(&self) -> io::Result<Option<(Stream, DataCommand)>> {
+    /// Dials, and waits for the server's first word; None if the channel is not wanted any more.
+    async fn wait_for_visitor(&self, session: &Scope) -> io::Result<Option<(Stream, DataCommand)>> {
         let limits = &self.limits;
         let closed = |_| io::Error::other("the session is over");
-        let _idle = limits.idle.acquire().await.map_err(closed)?;
-        let dial = limits.dials.acquire().await.map_err(closed)?;
-        limits.queued.fetch_sub(1, Ordering::Relaxed);
-        let mut stream = self.dial().await?;
-        drop(dial);
+        let dialled = async {
+            let idle = limits.idle.acquire().await.map_err(closed)?;
+            let _dial = limits.dials.acquire().await.map_err(closed)?;
+            limits.queued.fetch_sub(1, Ordering::Relaxed);
+            Ok::<_, io::Error>((idle, self.dial().await?))
+        };
+        let (_idle, mut stream) = tokio::select! {
+            dialled = dialled => dialled?,
+            () = session.draining() => return Ok(None),
+        };
+        // Whatever becomes of an idle channel, a visitor that was given to it must not take it for an empty answer.
+        stream.reset_on_drop();
         let mut command = [0; DataCommand::LEN];
-        match stream.read_exact(&mut command).await {
+        let read = tokio::select! {
+            read = stream.read_exact(&mut command) => read,
+            () = over(session) => return Ok(None),
+        };
+        match read {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => {
@@ -117,21 +132,30 @@ impl Channel {
     }
 }
 
+/// Completes when a session has been over for so long that no visitor can be on its way to an idle channel.
+async fn over(session: &Scope) {
+    session.draining().await;
+    sleep(LAST_CALL).await;
+}
+
 async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream: Stream) {
     let since = Instant::now();
     let server = stream.tcp().peer_addr().ok();
-    let local = match Box::pin(connect_local(&service)).await {
+    let running = shared.counters.running();
+    let connected = tokio::select! {
+        connected = Box::pin(connect_local(&service)) => connected,
+        () = shared.relays.cutting() => return,
+    };
+    let local = match connected {
         Ok(local) => local,
         Err(error) => {
             tracing::warn!(service = %service.name, local = %service.local_addr, %error, "local service unreachable");
-            // The visitor gets what it would get from the service itself: no connection.
-            stream.reset_on_drop();
+            // The channel is reset when it is dropped: the visitor gets what it would get from the service itself.
             return;
         }
     };
     tcp::set_options(&local, &shared.config.tcp, service.nodelay);
     Counters::add(&shared.counters.visitors, 1);
-    Counters::add(&shared.counters.relays, 1);
     let mut relay = Relay::new(stream, local, Side::Client, since, shared.counters.clone());
     let reason = tokio::select! {
         reason = relay.run() => reason.to_string(),
@@ -140,7 +164,7 @@ async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream:
             "cut by the stop of this client".to_owned()
         }
     };
-    Counters::sub(&shared.counters.relays, 1);
+    drop(running);
     tracing::info!(
         target: "rathole::visitor",
         service = %service.name,

@@ -25,7 +25,7 @@ use super::frames::Outbox;
 use super::ready::Ready;
 use crate::config::Endpoint;
 use crate::counters::Counters;
-use crate::transport::Stream;
+use crate::transport::{Stream, tcp};
 use crate::wire::datagram::MAX_PAYLOAD;
 
 /// Flows of one data channel, and so descriptors, at a time.
@@ -215,6 +215,7 @@ impl<'a> Locals<'a> {
 /// A connected socket; it is not bound first, so that a sandbox may forbid bind.
 fn connect(local: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    tcp::enlarge_queue(SockRef::from(&socket));
     socket.connect(&local.into())?;
     UdpSocket::from_std(socket.into())
 }

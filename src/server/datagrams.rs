@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::control::Demand;
 use super::registry::{Event, SessionId};
+use crate::backoff::Backoff;
 use crate::config::ServerService;
 use crate::counters::Counters;
 use crate::relay::{ChannelEnd, Visitors, drop_datagrams, serve_visitors};
@@ -20,8 +21,9 @@ use crate::wire::DataCommand;
 /// A client gives up on a data channel after 10 s (protocol-v1.md, section 5.1): then it is asked again.
 const REQUEST_LIFE: Duration = Duration::from_secs(10);
 
-/// Pause before a channel that has failed is asked for again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause before a channel that has failed is asked for again: a client whose service is no UDP service at all
+/// ends each one at once.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The first bytes of a channel fit into its socket's buffer.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +44,15 @@ struct Client {
     demand: Arc<Demand>,
     /// When to ask (again); None while its channel is in use.
     ask_at: Option<Instant>,
+    /// Since when its channel is in use.
+    started: Instant,
+    backoff: Backoff,
+}
+
+impl Client {
+    fn pause(&mut self) -> Duration {
+        self.backoff.pause(self.started.elapsed(), fastrand::f64())
+    }
 }
 
 impl UdpService {
@@ -71,8 +82,9 @@ impl UdpService {
                     }
                     ended = &mut relay => {
                         tracing::info!(service = %self.config.name, reason = %ended, "UDP data channel ended");
-                        if let Some(client) = &mut client {
-                            client.ask_at = Some(Instant::now() + PAUSE);
+                        // Of an earlier client: this one was asked already.
+                        if let Some(client) = client.as_mut().filter(|client| client.ask_at.is_none()) {
+                            client.ask_at = Some(Instant::now() + client.pause());
                         }
                         break None;
                     }
@@ -86,7 +98,8 @@ impl UdpService {
         match event {
             Event::ClientCame { session, demand, .. } => {
                 if client.as_ref().is_none_or(|current| current.session < session) {
-                    *client = Some(Client { session, demand, ask_at: Some(Instant::now()) });
+                    let (now, backoff) = (Instant::now(), Backoff::new(LONGEST_PAUSE));
+                    *client = Some(Client { session, demand, ask_at: Some(now), started: now, backoff });
                 }
             }
             // The channel, if it lives, goes on until it ends or another takes its place.
@@ -99,6 +112,7 @@ impl UdpService {
                 Some(client) if client.session == session && client.ask_at.is_some() => {
                     let started = start(stream).await?;
                     client.ask_at = None;
+                    client.started = Instant::now();
                     return Some(started);
                 }
                 _ => tracing::debug!(service = %self.config.name, "surplus UDP data channel closed"),

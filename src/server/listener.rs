@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::config::Endpoint;
 use crate::transport::tcp;
@@ -39,7 +39,7 @@ pub async fn bind_all<T>(
                 bound.push(socket);
             }
             Err(error) if family_is_absent(&error) => {
-                tracing::debug!(%address, %error, "address not bound");
+                tracing::warn!(%address, %error, "{what}: one of its addresses is not bound");
                 absent = Some(describe(&error));
             }
             Err(error) => return Err(describe(&error)),
@@ -51,17 +51,22 @@ pub async fn bind_all<T>(
     }
 }
 
+/// Pause between two log lines about it.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+
 /// Accepts from several listeners; fair enough, as each is polled when it alone is ready.
 #[derive(Debug)]
 pub struct Listeners {
     listeners: Vec<TcpListener>,
     first: usize,
+    /// Not before then it is logged again that accepting fails.
+    complain_at: Option<Instant>,
 }
 
 impl Listeners {
     /// Of at least one listener.
     pub fn new(listeners: Vec<TcpListener>) -> Self {
-        Listeners { listeners, first: 0 }
+        Listeners { listeners, first: 0, complain_at: None }
     }
 
     /// The next connection. A failed accept is waited out, here and nowhere else. Cancel safe.
@@ -85,7 +90,11 @@ impl Listeners {
                 // The connection was gone before it was accepted: nobody's fault.
                 Err(error) if is_peers_doing(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection, trying again");
+                    let now = Instant::now();
+                    if self.complain_at.is_none_or(|at| at <= now) {
+                        tracing::warn!(%error, "cannot accept connections, trying again and again");
+                        self.complain_at = Some(now + COMPLAINT_PAUSE);
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -133,6 +133,9 @@ impl<V, C> Pool<V, C> {
     /// A visitor that came at `since`, whose channel failed before any of its bytes was written, is first in line again.
     pub fn on_returned(&mut self, visitor: V, since: Instant, now: Instant) -> Vec<Action<V, C>> {
         let until = since + self.longest_wait();
+        if matches!(self.client, Presence::GoneSince(_)) && self.visitor_timeout.is_zero() {
+            return vec![Action::Refuse(visitor, Why::NoClient)];
+        }
         if now >= until {
             return vec![Action::Refuse(visitor, Why::Timeout)];
         }
@@ -276,6 +279,7 @@ mod tests {
         pool.on_client(now);
         assert_eq!(pool.on_visitor(2, now), [Action::Request(1)]);
         assert_eq!(pool.on_client_gone(now), [Action::Refuse(2, Why::NoClient)]);
+        assert_eq!(pool.on_returned(3, now, now), [Action::Refuse(3, Why::NoClient)]);
     }
 
     #[test]

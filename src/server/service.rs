@@ -46,12 +46,13 @@ impl TcpService {
                 biased;
                 () = scope.draining() => break,
                 Some(event) = events.recv() => self.on_event(event, &mut pool, &mut client),
+                () = sleep_until(deadline) => pool.on_time(Instant::now()),
+                // Last: however many come, those who wait have their deadline.
                 (tcp, peer) = listeners.accept() => {
                     tcp::set_options(&tcp, &self.tcp, self.config.nodelay);
                     let since = tokio::time::Instant::now();
                     pool.on_visitor(Visitor { tcp, peer, since, moves: 0 }, since.into_std())
                 }
-                () = sleep_until(deadline) => pool.on_time(Instant::now()),
             };
             self.act(actions, &mut pool, &client);
         }

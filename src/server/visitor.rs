@@ -63,7 +63,11 @@ pub async fn serve(
     counters: Arc<Counters>,
     scope: Scope,
 ) {
-    let started = timeout(START_TIMEOUT, start(&mut channel, &visitor, proxy_protocol)).await;
+    let running = counters.running();
+    let started = tokio::select! {
+        started = timeout(START_TIMEOUT, start(&mut channel, &visitor, proxy_protocol)) => started,
+        () = scope.cutting() => return visitor.refuse(&service.name, &counters, "cut by the stop of this server"),
+    };
     if !matches!(started, Ok(Ok(()))) {
         tracing::debug!(service = %service.name, visitor = %visitor.peer, "data channel was dead: taking another");
         drop(channel);
@@ -72,7 +76,6 @@ pub async fn serve(
     let client = channel.tcp().peer_addr().ok();
     let Visitor { tcp, peer, since, .. } = visitor;
     Counters::add(&counters.visitors, 1);
-    Counters::add(&counters.relays, 1);
     let mut relay = Relay::new(channel, tcp, Side::Server, since, counters.clone());
     let reason = tokio::select! {
         reason = relay.run() => reason.to_string(),
@@ -81,7 +84,7 @@ pub async fn serve(
             "cut by the stop of this server".to_owned()
         }
     };
-    Counters::sub(&counters.relays, 1);
+    drop(running);
     tracing::info!(
         target: "rathole::visitor",
         service = %service.name,

@@ -143,12 +143,22 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     bound.map_err(|fault| cannot_bind(address, "TCP", fault))
 }
 
+/// What a UDP socket may keep until it is read, in bytes; the kernel's own limit may be lower. Its default holds three
+/// datagrams of the largest size.
+pub const UDP_QUEUE: usize = 4 << 20;
+
+/// Lets a UDP socket keep bursts; a refusal costs nothing but some datagrams.
+pub fn enlarge_queue(socket: SockRef<'_>) {
+    let _ = socket.set_recv_buffer_size(UDP_QUEUE);
+}
+
 /// Binds a UDP socket. `[::]` serves both families.
 ///
 /// # Errors
 /// Name the address.
 pub fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let bound = bind(address, Type::DGRAM, Protocol::UDP, false)
+        .inspect(|socket| enlarge_queue(SockRef::from(socket)))
         .and_then(|socket| UdpSocket::from_std(socket.into()));
     bound.map_err(|fault| cannot_bind(address, "UDP", fault))
 }

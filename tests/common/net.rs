@@ -91,6 +91,16 @@ pub fn timer(own: SocketAddr, other: SocketAddr) -> Option<u8> {
     })
 }
 
+/// How many wait for an IPv4 address to answer their attempt to connect.
+pub fn dials(address: SocketAddr) -> usize {
+    let (remote, table) = (hex(address), std::fs::read_to_string("/proc/net/tcp").unwrap());
+    let is_dial = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next() == Some(&remote) && fields.next() == Some("02")
+    };
+    table.lines().filter(is_dial).count()
+}
+
 /// Looks into the kernel's socket table for a local address in a state.
 fn in_table(table: &str, address: SocketAddr, state: &str) -> bool {
     let suffix = if address.is_ipv6() { "6" } else { "" };

@@ -50,6 +50,36 @@ fn many_visitors_do_not_mix() {
     assert!(lost <= 3, "{lost} of 600 datagrams on an idle loopback were lost");
 }
 
+/// A burst waits in sockets, not in the void. (16 of the default size would keep two or three of these.)
+#[test]
+fn a_burst_of_large_datagrams_is_kept() {
+    let most: usize = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
+    if most < 4 << 20 {
+        return super::common::announce(
+            "SKIPPED tunnel::datagrams::a_burst_of_large_datagrams_is_kept: rmem_max",
+        );
+    }
+    let local = Local::udp_echo();
+    let plan = Plan::new(Link::tcp(), vec![Service::udp("burst", local.addr)]);
+    let (_client, server) = start(&plan);
+    UdpVisitor::new(plan.services[0].visitors).wait_served();
+    // The server cannot read while it is stopped: all must wait in its socket.
+    server.signal(nix::sys::signal::Signal::SIGSTOP);
+    let visitor = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket2::SockRef::from(&visitor).set_recv_buffer_size(4 << 20).unwrap();
+    visitor.connect(plan.services[0].visitors).unwrap();
+    for n in 0..6 {
+        visitor.send(&[n; 60_000]).unwrap();
+    }
+    server.signal(nix::sys::signal::Signal::SIGCONT);
+    visitor.set_read_timeout(Some(super::common::PATIENCE)).unwrap();
+    for n in 0..6 {
+        let mut datagram = vec![0; 65_536];
+        let len = visitor.recv(&mut datagram).unwrap_or_else(|error| panic!("{n} of 6 came back: {error}"));
+        assert_eq!(datagram[..len], [n; 60_000]);
+    }
+}
+
 #[test]
 fn ipv6_on_either_side() {
     if !net::has_ipv6() {

@@ -69,6 +69,24 @@ fn golden_bytes_tcp() {
     assert!(control.peek(&mut [0]).is_err(), "the client spoke on its control channel, or closed it");
 }
 
+/// The server may have given an idle channel to a visitor just before it sees that the client is leaving.
+#[test]
+fn a_visitor_on_its_way_to_a_stopping_client_is_served() {
+    let local = Local::echo();
+    let (server, mut client, _plan) = client(Service::tcp("svc-tcp", local.addr), "");
+    let (control, key) = server.accept_control("svc-tcp", TOKEN, nonce());
+    let (late, idle) = (server.data(&control, &key), server.data(&control, &key));
+    client.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(rest(&control), b"", "the control channel's end");
+    put(&late, &[&ZERO[..], b"hello"].concat());
+    assert_eq!(&take::<5>(&late), b"hello");
+    late.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&late), b"");
+    // The other one is not kept for ever, although this server never closes it.
+    assert_eq!(rest(&idle), b"");
+    assert_eq!(client.wait().code(), Some(0));
+}
+
 #[test]
 fn golden_bytes_udp() {
     let local = Local::udp_echo();

@@ -123,6 +123,31 @@ fn listeners_are_bound_and_kept_without_any_client() {
     }
 }
 
+/// With more visitors than descriptors the server says so once, not twenty times a second, and serves again when they go.
+#[test]
+fn running_out_of_descriptors_does_not_flood_the_log() {
+    let local = Local::echo();
+    let plan = plan(&local, 1);
+    let config = plan.write("server.toml", &plan.server_toml());
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 48 && exec \"$0\" server \"$1\""]);
+    command.arg(Build::Ours.program()).arg(config).env("RUST_LOG", "info").env("NO_COLOR", "1");
+    let server = super::common::process::Process::start("server with 48 descriptors", command);
+    let _client = plan.start_client(Build::Ours);
+    let addr = plan.services[0].visitors;
+    net::wait_listening(addr);
+    visitor::wait_served(addr);
+    let crowd: Vec<_> = (0..60).map(|_| connect(addr)).collect();
+    server.wait_for("cannot accept connections");
+    // Some twenty attempts.
+    std::thread::sleep(Duration::from_secs(1));
+    // Of its two listeners each may say so once.
+    let complaints = server.stderr().matches("cannot accept connections").count();
+    assert!(complaints <= 2, "{}", server.stderr());
+    drop(crowd);
+    visitor::wait_served(addr);
+}
+
 #[test]
 fn an_unspecified_ipv6_address_serves_both_families() {
     if !net::has_ipv6() {

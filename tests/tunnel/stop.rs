@@ -85,6 +85,32 @@ fn a_relay_has_its_grace_and_is_then_cut() {
     }
 }
 
+/// A visitor whose local service does not answer has its grace like others, and no more.
+#[test]
+fn a_visitor_whose_service_does_not_answer_is_cut_too() {
+    // A backlog that is full: the kernel drops what asks.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    silent.listen(0).unwrap();
+    let local = silent.local_addr().unwrap().as_socket().unwrap();
+    let _filling = connect(local);
+    let mut plan = Plan::new(Link::tcp(), vec![Service::tcp("silent", local)]);
+    plan.client_lines = "shutdown_grace = 1\n".to_owned();
+    let (mut client, server) = start(&plan);
+    let mut visitor = connect(plan.services[0].visitors);
+    visitor.write_all(b"anybody?").unwrap();
+    net::wait("the client does not dial", || net::dials(local) > 0);
+    let begun = Instant::now();
+    client.signal(Signal::SIGTERM);
+    assert_eq!(client.wait().code(), Some(0));
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_millis(2500)).contains(&took), "{took:?}");
+    assert!(client.stderr().contains("1 relay was cut"), "{}", client.stderr());
+    let (bytes, end) = visitor::read_until_closed(&mut visitor);
+    assert!(bytes.is_empty() && end.is_err_and(|error| visitor::is_reset(&error)), "not a reset");
+    drop(server);
+}
+
 #[test]
 fn a_relay_that_ends_in_its_grace_ends_the_wait() {
     for role in [Role::Server, Role::Client] {
