@@ -310,7 +310,12 @@ fn cell(server: Build, client: Build, row: &Row) -> String {
     let mut stream = visitor::connect(page);
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let (got, end) = visitor::read_until_closed(&mut stream);
-    assert!(got == visitor::random(9, 700_001), "{} bytes of the page, then {end:?}", got.len());
+    let page = visitor::random(9, 700_001);
+    // On websocket 0.5.0 tells the end at once, and loses what it has not yet written when it is told.
+    let both_peer = (server, client) == (Build::Peer, Build::Peer);
+    let may_lose = if both_peer && !half_close { 16 << 10 } else { 0 };
+    let whole = page.starts_with(&got) && got.len() + may_lose >= page.len();
+    assert!(whole, "{} bytes of the page, then {end:?}", got.len());
     // Where ours is the server it may come as a reset, if the 0.5.0 client made one of it.
     let ended = end.as_ref().map_or_else(visitor::is_reset, |()| true);
     assert!(ended, "the page's end does not reach the visitor: {end:?}");
