@@ -304,7 +304,6 @@ fn cell(server: Build, client: Build, row: &Row) -> String {
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let (got, end) = visitor::read_until_closed(&mut stream);
     assert!(got == visitor::random(9, 700_001), "{} bytes of the page, then {end:?}", got.len());
-    assert!(end.is_ok() || end.is_err_and(|error| visitor::is_reset(&error)), "the page has no end");
     did.push("tcp");
     if half_close {
         visitor::half_close(digest, &visitor::random(8, 300_001));
