@@ -199,7 +199,7 @@ impl Relay {
             };
         }
         // Second, so that it sees at once that the first has closed.
-        let may_end = may_end(self.tunnel.can_half_close(), self.inward.is_closed());
+        let may_end = may_end(self.side, self.tunnel.can_half_close(), self.inward.is_closed());
         if let Poll::Ready(Err(fault)) =
             self.outward.poll(cx, &mut self.local, &mut self.tunnel, may_end, self.pool)
         {
@@ -293,9 +293,10 @@ impl Relay {
 }
 
 /// Whether the tunnel may be told that the local side has ended: a tunnel that cannot end one direction only must
-/// wait for the other.
-fn may_end(can_half_close: bool, other_closed: bool) -> bool {
-    can_half_close || other_closed
+/// wait for the other. Not if it is the local service that has ended: its answer is complete, and a visitor may be
+/// waiting for just that.
+fn may_end(side: Side, can_half_close: bool, other_closed: bool) -> bool {
+    side == Side::Client || can_half_close || other_closed
 }
 
 fn is_reset(error: &io::Error) -> bool {
