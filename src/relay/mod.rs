@@ -5,8 +5,8 @@
 //! direction, once its bytes are delivered; a reset or a fault on one side is a reset on the other, never an end.
 //!
 //! Reading order: [`Relay`], `direction`, then its two ways `copy` (with `buffer`) and `splice` (with `pipe`);
-//! `watch` sees resets of half-closed peers. UDP: [`flows`], `frames`, `channel`,
-//! [`visitors`] (server), [`locals`] (client, with `address` and `ready`).
+//! `watch` sees resets of half-closed peers, `hold` is for tunnels that cannot end one direction only. UDP: [`flows`],
+//! `frames`, `channel`, [`visitors`] (server), [`locals`] (client, with `address` and `ready`).
 
 mod address;
 mod buffer;
@@ -15,6 +15,7 @@ mod copy;
 mod direction;
 pub mod flows;
 mod frames;
+mod hold;
 pub mod locals;
 mod pipe;
 mod ready;
@@ -41,6 +42,7 @@ use crate::counters::Counters;
 use crate::transport::{Stream, tcp};
 pub use channel::ChannelEnd;
 use direction::{Direction, Fault};
+use hold::Hold;
 pub use locals::serve_local;
 use pipe::Pool;
 pub use visitors::{Visitors, drop_datagrams, serve_visitors};
@@ -100,6 +102,7 @@ pub struct Relay {
     /// From the local socket to the tunnel.
     outward: Direction,
     watch: Watch,
+    hold: Hold,
     /// Set when a connection that was reset refused bytes: it may have said something before.
     gone: Option<Gone>,
     side: Side,
@@ -135,8 +138,8 @@ impl Relay {
         tunnel.reset_on_drop();
         tcp::reset_on_drop(&local);
         let (inward, outward) = (Direction::new(), Direction::new());
-        let (watch, pool) = (Watch::Off, &pipe::POOL);
-        Relay { tunnel, local, inward, outward, watch, gone: None, side, since, counters, pool }
+        let (watch, hold, pool) = (Watch::Off, Hold::Off, &pipe::POOL);
+        Relay { tunnel, local, inward, outward, watch, hold, gone: None, side, since, counters, pool }
     }
 
     /// Moves bytes until the relay is over. Dropping the future loses nothing: the state is in the relay.
@@ -199,7 +202,8 @@ impl Relay {
             };
         }
         // Second, so that it sees at once that the first has closed.
-        let may_end = may_end(self.side, self.tunnel.can_half_close(), self.inward.is_closed());
+        let may_end = may_end(self.side, self.tunnel.can_half_close(), self.inward.is_closed())
+            || (!self.outward.is_flowing() && self.hold.poll_over(cx, self.inward.moved()));
         if let Poll::Ready(Err(fault)) =
             self.outward.poll(cx, &mut self.local, &mut self.tunnel, may_end, self.pool)
         {
@@ -207,6 +211,10 @@ impl Relay {
                 Fault::Source(error) => Err(self.local_fault(error)),
                 Fault::Sink(error) => self.refused(End::Tunnel, error),
             };
+        }
+        // If the end came just now, its wait begins.
+        if !may_end && !self.outward.is_flowing() && self.hold.poll_over(cx, self.inward.moved()) {
+            cx.waker().wake_by_ref();
         }
         Ok(())
     }
