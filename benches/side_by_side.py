@@ -203,9 +203,11 @@ def visit(port, local):
     """One connection through the tunnel that has carried a message each way."""
     end = time.monotonic() + 15
     while True:
-        visitor = socket.create_connection(("127.0.0.1", port), timeout=5)
+        visitor = socket.socket()
+        visitor.settimeout(5)
+        local.settimeout(5)
         try:
-            local.settimeout(5)
+            visitor.connect(("127.0.0.1", port))
             visitor.sendall(b"ping")
             service, _ = local.accept()
             service.settimeout(5)
@@ -217,6 +219,7 @@ def visit(port, local):
             visitor.close()
             if time.monotonic() > end:
                 raise
+            time.sleep(0.05)
 
 
 def main():
