@@ -202,8 +202,8 @@ impl Relay {
             };
         }
         // Second, so that it sees at once that the first has closed.
-        let may_end = may_end(self.side, self.tunnel.can_half_close(), self.inward.is_closed())
-            || (!self.outward.is_flowing() && self.hold.poll_over(cx, self.inward.moved()));
+        let may_end = may_end(self.tunnel.can_half_close(), self.inward.is_closed())
+            || (!self.outward.is_flowing() && self.hold.poll_over(cx, self.side, self.inward.moved()));
         if let Poll::Ready(Err(fault)) =
             self.outward.poll(cx, &mut self.local, &mut self.tunnel, may_end, self.pool)
         {
@@ -213,7 +213,7 @@ impl Relay {
             };
         }
         // If the end came just now, its wait begins.
-        if !may_end && !self.outward.is_flowing() && self.hold.poll_over(cx, self.inward.moved()) {
+        if !may_end && !self.outward.is_flowing() && self.hold.poll_over(cx, self.side, self.inward.moved()) {
             cx.waker().wake_by_ref();
         }
         Ok(())
@@ -300,11 +300,10 @@ impl Relay {
     }
 }
 
-/// Whether the tunnel may be told that the local side has ended: a tunnel that cannot end one direction only must
-/// wait for the other. Not if it is the local service that has ended: its answer is complete, and a visitor may be
-/// waiting for just that.
-fn may_end(side: Side, can_half_close: bool, other_closed: bool) -> bool {
-    side == Side::Client || can_half_close || other_closed
+/// Whether the tunnel may be told at once that the local side has ended: a tunnel that cannot end one direction only
+/// must wait for the other, as long as [`Hold`] says.
+fn may_end(can_half_close: bool, other_closed: bool) -> bool {
+    can_half_close || other_closed
 }
 
 fn is_reset(error: &io::Error) -> bool {
