@@ -47,7 +47,8 @@ pub(super) struct Wait {
 }
 
 impl Hold {
-    /// Whether the end may be told, of a relay on `side` to which `moved` bytes have come by the tunnel. If not, the waker is registered.
+    /// Whether the end may be told, of a relay on `side` to which `moved` bytes have come by the tunnel. If not, the waker is
+    /// registered.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>, side: Side, moved: u64) -> bool {
         loop {
             match self {
