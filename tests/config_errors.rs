@@ -110,7 +110,7 @@ fn each_error_names_its_place_and_key() {
             "a.toml:8:14: error: client.services.x.local_addr: the port is missing: write host:port",
         ),
         (
-            with("[server.services.x]\nbind_addr = \"::1:80\"\n"),
+            with("[server.services.x]\nbind_addr = \"fe80::1\"\n"),
             "a.toml:8:13: error: server.services.x.bind_addr: an IPv6 address must be in brackets",
         ),
         (

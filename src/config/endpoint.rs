@@ -5,11 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Endpoint, Host};
 
 impl Endpoint {
-    /// Reads `host:port`: an IPv4 address, an IPv6 address in brackets, or a name, and a port from 0 to 65535.
+    /// Reads `host:port`: an IPv4 address, an IPv6 address in brackets, or a name, and a port from 0 to 65535. Without
+    /// brackets, what follows the last colon is the port: so rathole 0.5 reads it.
     ///
     /// # Errors
     /// A sentence that says what is wrong. It does not repeat the text.
     pub fn parse(text: &str) -> Result<Endpoint, String> {
+        if let Some((host, port)) = text.rsplit_once(':') {
+            if let Ok(ip) = host.parse::<Ipv6Addr>() {
+                return Ok(Endpoint { host: Host::Ip(ip.into()), port: parse_port(port)? });
+            }
+        }
         let Some((host, port)) = split(text)? else {
             return Err("the port is missing: write host:port".to_owned());
         };
@@ -124,6 +130,15 @@ mod tests {
     }
 
     #[test]
+    fn without_brackets_the_port_comes_last() {
+        for (text, meant) in
+            [("::1:80", "[::1]:80"), (":::2333", "[::]:2333"), ("fe80::1:2:3", "[fe80::1:2]:3")]
+        {
+            assert_eq!(Endpoint::parse(text).map(|endpoint| endpoint.to_string()), Ok(meant.to_owned()));
+        }
+    }
+
+    #[test]
     fn bad_endpoints_say_why() {
         let long = format!("{}:80", "a".repeat(64));
         for (text, why) in [
@@ -133,9 +148,9 @@ mod tests {
             ("[::1]", "port is missing"),
             (":80", "host is missing"),
             ("*:80", "0.0.0.0 or [::]"),
-            ("::1:80", "in brackets"),
             ("::1", "in brackets"),
             ("fe80::1", "in brackets"),
+            ("::1:http", "not a number"),
             ("a:b:c", "in brackets"),
             ("[::1:80", "closing ]"),
             ("[::1]80", "only :port"),
