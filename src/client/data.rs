@@ -1,5 +1,6 @@
 //! One data channel: dial, say whose it is, wait for a visitor, connect to the local service, relay.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::Shared;
 use super::control::Limits;
 use crate::config::{ClientKind, ClientService};
 use crate::counters::Counters;
-use crate::relay::{Relay, Side, serve_local};
+use crate::relay::{FlowEnd, Locals, Relay, Side, Tally, serve_local};
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
 use crate::wire::{DataCommand, Hello, SessionKey};
@@ -191,12 +192,33 @@ async fn serve_datagrams(
     stream: Stream,
     prefer_ipv6: bool,
 ) {
-    tokio::select! {
-        ended = serve_local(stream, &service.local_addr, prefer_ipv6, &shared.counters) => {
+    let peer = stream.tcp().peer_addr().ok();
+    let log = |tally: &Tally, reason: &dyn fmt::Display| {
+        tracing::info!(
+            target: "rathole::visitor",
+            service = %service.name,
+            visitor = %tally.visitor,
+            peer = peer.map(tracing::field::display),
+            bytes = tally.up + tally.down,
+            up = tally.up,
+            down = tally.down,
+            duration = ?Duration::from_millis(tally.duration().as_millis() as u64),
+            %reason,
+            "visitor ended"
+        );
+    };
+    let mut on_end = |tally: Tally, end: FlowEnd| log(&tally, &end);
+    let mut locals = Locals::new(&service.local_addr, prefer_ipv6, &shared.counters, &mut on_end);
+    let reason = tokio::select! {
+        ended = serve_local(stream, &mut locals) => {
             tracing::info!(service = %service.name, reason = %ended, "UDP data channel ended");
+            ended.to_string()
         }
         // Datagrams have no end to wait for.
-        () = shared.relays.draining() => {}
+        () = shared.relays.draining() => "cut by the stop of this client".to_owned(),
+    };
+    for tally in locals.into_tallies() {
+        log(&tally, &reason);
     }
 }
 
