@@ -1,6 +1,5 @@
 //! One UDP service: all its visitors share the data channel of the client that is there.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +68,7 @@ impl UdpService {
             if let Some(channel) = &channel {
                 peer = channel.tcp().peer_addr().ok();
             }
-            let mut on_end = |tally: Tally, end: FlowEnd| self.visitor_ended(peer, &tally, &end);
+            let mut on_end = |tally: Tally, end: FlowEnd| self.visitor_ended(peer, &tally, &end.to_string());
             let relay = self.relay(channel.take(), &mut visitors, &mut on_end);
             tokio::pin!(relay);
             channel = loop {
@@ -100,7 +99,7 @@ impl UdpService {
             };
         }
         for tally in visitors.into_tallies() {
-            self.visitor_ended(peer, &tally, &"cut by the stop of this server");
+            self.visitor_ended(peer, &tally, "cut by the stop of this server");
         }
     }
 
@@ -141,7 +140,7 @@ impl UdpService {
         }
     }
 
-    fn visitor_ended(&self, peer: Option<SocketAddr>, tally: &Tally, reason: &dyn fmt::Display) {
+    fn visitor_ended(&self, peer: Option<SocketAddr>, tally: &Tally, reason: &str) {
         tracing::info!(
             target: "rathole::visitor",
             service = %self.config.name,
@@ -151,7 +150,7 @@ impl UdpService {
             up = tally.up,
             down = tally.down,
             duration = ?Duration::from_millis(tally.duration().as_millis() as u64),
-            %reason,
+            reason,
             "visitor ended"
         );
     }

@@ -163,20 +163,21 @@ fn one_line_for_each_visitor_of_datagrams() {
                 // Without a client its visitors are still known, and still have its address in their line.
                 server.wait_for("UDP data channel ended");
                 stop(&mut server);
-                ("stop of this client", "stop of this server")
+                ("cut by the stop of this client", "cut by the stop of this server")
             }
             Role::Server => {
                 stop(&mut server);
                 // The process goes on, the visitor does not.
                 client.wait_for(&format!("visitor={} ", visitor.addr()));
                 stop(&mut client);
-                ("data channel", "stop of this server")
+                ("data channel ended", "cut by the stop of this server")
             }
         };
         let peer = format!("peer={}", plan.server_addr);
         for (process, peer, reason) in
             [(&client, &*peer, client_reason), (&server, "peer=127.0.0.1:", server_reason)]
         {
+            let reason = format!("reason={reason:?}");
             let log = process.stderr();
             let me = format!("visitor={} ", visitor.addr());
             let lines: Vec<_> =
@@ -190,7 +191,7 @@ fn one_line_for_each_visitor_of_datagrams() {
                 "up=1234 ",
                 "down=1234 ",
                 "duration=",
-                reason,
+                &*reason,
             ] {
                 assert!(line.contains(field), "{first:?} stopped first, {field}: {line}");
             }
