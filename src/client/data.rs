@@ -14,7 +14,7 @@ use super::Shared;
 use super::control::Limits;
 use crate::config::{ClientKind, ClientService};
 use crate::counters::Counters;
-use crate::relay::{Relay, Side, serve_local};
+use crate::relay::{FlowEnd, Locals, Relay, Side, Tally, serve_local};
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
 use crate::wire::{DataCommand, Hello, SessionKey};
@@ -165,17 +165,7 @@ async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream:
         }
     };
     drop(running);
-    tracing::info!(
-        target: "rathole::visitor",
-        service = %service.name,
-        peer = server.map(tracing::field::display),
-        bytes = relay.up() + relay.down(),
-        up = relay.up(),
-        down = relay.down(),
-        duration = ?Duration::from_millis(since.elapsed().as_millis() as u64),
-        reason,
-        "visitor ended"
-    );
+    log_end(&service, None, server, (relay.up(), relay.down()), since.elapsed(), &reason);
 }
 
 async fn connect_local(service: &ClientService) -> io::Result<TcpStream> {
@@ -191,13 +181,48 @@ async fn serve_datagrams(
     stream: Stream,
     prefer_ipv6: bool,
 ) {
-    tokio::select! {
-        ended = serve_local(stream, &service.local_addr, prefer_ipv6, &shared.counters) => {
+    let peer = stream.tcp().peer_addr().ok();
+    let log = |tally: &Tally, reason: &str| {
+        let moved = (tally.up, tally.down);
+        log_end(&service, Some(tally.visitor), peer, moved, tally.duration(), reason);
+    };
+    let mut on_end = |tally: Tally, end: FlowEnd| log(&tally, &end.to_string());
+    let mut locals = Locals::new(&service.local_addr, prefer_ipv6, &shared.counters, &mut on_end);
+    let reason = tokio::select! {
+        ended = serve_local(stream, &mut locals) => {
             tracing::info!(service = %service.name, reason = %ended, "UDP data channel ended");
+            ended.to_string()
         }
         // Datagrams have no end to wait for.
-        () = shared.relays.draining() => {}
+        () = shared.relays.draining() => "cut by the stop of this client".to_owned(),
+    };
+    for tally in locals.into_tallies() {
+        log(&tally, &reason);
     }
+}
+
+/// The line for each ended visitor. Its address is known for UDP only; `peer` is the server, `moved` is up and down.
+fn log_end(
+    service: &ClientService,
+    visitor: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
+    moved: (u64, u64),
+    duration: Duration,
+    reason: &str,
+) {
+    let (up, down) = moved;
+    tracing::info!(
+        target: "rathole::visitor",
+        service = %service.name,
+        visitor = visitor.map(tracing::field::display),
+        peer = peer.map(tracing::field::display),
+        bytes = up + down,
+        up,
+        down,
+        duration = ?Duration::from_millis(duration.as_millis() as u64),
+        reason,
+        "visitor ended"
+    );
 }
 
 fn mismatch(service: &ClientService, server: &str, client: &str) {

@@ -67,8 +67,13 @@ impl<V> Flows<V> {
     }
 
     /// The flow's value, idle or not; that does not count as use.
-    pub fn get(&self, address: SocketAddr) -> Option<&V> {
-        Some(&self.nodes[*self.places.get(&key(address))?].value)
+    pub fn get_mut(&mut self, address: SocketAddr) -> Option<&mut V> {
+        Some(&mut self.nodes[*self.places.get(&key(address))?].value)
+    }
+
+    /// The value of the flow that was used last.
+    pub fn newest_mut(&mut self) -> Option<&mut V> {
+        Some(&mut self.nodes.get_mut(self.newest)?.value)
     }
 
     /// Adds or replaces a flow, used now. Gives what had to leave: the same flow's old value, or, when the table was
@@ -104,10 +109,10 @@ impl<V> Flows<V> {
         self.remove(key)
     }
 
-    /// Removes all that are idle.
-    pub fn expire(&mut self, now: Instant) {
+    /// Removes all that are idle, the one used longest ago first, and hands each over.
+    pub fn expire(&mut self, now: Instant, on_idle: &mut dyn FnMut(V)) {
         while self.next_expiry().is_some_and(|expiry| expiry <= now) {
-            self.evict();
+            self.evict().into_iter().for_each(&mut *on_idle);
         }
         if self.nodes.is_empty() {
             self.nodes = Vec::new();
@@ -235,11 +240,15 @@ mod tests {
                     }
                     40..75 => {
                         assert_eq!(flows.insert(address, step, now), model.insert(address, step, now));
+                        assert_eq!(flows.newest_mut(), Some(&mut { step }));
                     }
                     75..85 => assert_eq!(flows.remove(address), model.remove(address)),
                     85..90 => {
-                        flows.expire(now);
+                        let (mut gone, before) = (Vec::new(), model.flows.clone());
+                        flows.expire(now, &mut |value| gone.push(value));
                         model.flows.retain(|flow| now - flow.2 < IDLE);
+                        let idle = before.iter().filter(|flow| now - flow.2 >= IDLE);
+                        assert!(gone.iter().eq(idle.map(|flow| &flow.1)));
                     }
                     _ => now += Duration::from_millis(random.u64(..20_000)),
                 }

@@ -3,26 +3,25 @@
 //! Each visitor has a socket of its own, connected to the local service. One task drives them all, so that they end
 //! with their data channel; no flow can block another, as nothing here waits: a queue that is full drops.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::address::{Address, Lookup};
 use super::buffer::Buffer;
 use super::channel::{Channel, ChannelEnd};
-use super::flows::Flows;
 use super::frames::Outbox;
 use super::ready::Ready;
+use super::table::{Entry, Table};
+use super::tally::{OnEnd, Tally};
 use crate::config::Endpoint;
 use crate::counters::Counters;
 use crate::transport::{Stream, tcp};
@@ -30,9 +29,6 @@ use crate::wire::datagram::MAX_PAYLOAD;
 
 /// Flows of one data channel, and so descriptors, at a time.
 const MOST: usize = 1024;
-
-/// A flow without traffic for this long is closed.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// Flows that are read in one poll before others get their turn.
 const FLOWS_A_TURN: usize = 32;
@@ -46,16 +42,9 @@ const MOST_WAITING: usize = 256;
 /// Bytes of them.
 const MOST_WAITING_BYTES: usize = 256 * 1024;
 
-/// Carries datagrams between the data channel and the local service until the channel is over. Dropping the future
-/// closes all flows.
-pub async fn serve_local(
-    channel: Stream,
-    local: &Endpoint,
-    prefer_ipv6: bool,
-    counters: &Counters,
-) -> ChannelEnd {
+/// Carries datagrams between the data channel and the local service until the channel is over.
+pub async fn serve_local(channel: Stream, locals: &mut Locals<'_>) -> ChannelEnd {
     let mut channel = Channel::new(channel);
-    let mut locals = Locals::new(Lookup::new(local, prefer_ipv6), MOST, counters);
     poll_fn(|cx| {
         if let Poll::Ready(end) =
             channel.poll_frames(cx, |visitor, payload| locals.on_frame(visitor, payload))
@@ -68,16 +57,16 @@ pub async fn serve_local(
     .await
 }
 
-struct Locals<'a> {
+/// The flows of one data channel. Dropped: all are closed.
+pub struct Locals<'a> {
     lookup: Lookup,
-    flows: Flows<Flow>,
+    flows: Table<Flow>,
     ready: Arc<Ready>,
     /// Datagrams whose flow cannot be opened yet.
     waiting: Vec<(SocketAddr, Box<[u8]>)>,
     waiting_bytes: usize,
-    /// None while there is no flow.
-    expiry: Option<Pin<Box<Sleep>>>,
     counters: &'a Counters,
+    on_end: OnEnd<'a>,
 }
 
 /// One visitor's socket. Whoever removes it from the table closes it: nothing else holds it.
@@ -87,9 +76,19 @@ struct Flow {
 }
 
 impl<'a> Locals<'a> {
-    fn new(lookup: Lookup, most: usize, counters: &'a Counters) -> Self {
-        let (flows, ready) = (Flows::new(most, IDLE), Arc::default());
-        Locals { lookup, flows, ready, waiting: Vec::new(), waiting_bytes: 0, expiry: None, counters }
+    /// No flow yet. `on_end` is told of each that ends while the channel goes on.
+    pub fn new(local: &Endpoint, prefer_ipv6: bool, counters: &'a Counters, on_end: OnEnd<'a>) -> Self {
+        Locals::at_most(MOST, Lookup::new(local, prefer_ipv6), counters, on_end)
+    }
+
+    /// The flows that are there, when their channel ends.
+    pub fn into_tallies(self) -> impl Iterator<Item = Tally> {
+        self.flows.into_tallies()
+    }
+
+    fn at_most(most: usize, lookup: Lookup, counters: &'a Counters, on_end: OnEnd<'a>) -> Self {
+        let (flows, ready, waiting) = (Table::new(most), Arc::default(), Vec::new());
+        Locals { lookup, flows, ready, waiting, waiting_bytes: 0, counters, on_end }
     }
 
     /// A datagram of a visitor: sent at once, or kept until the address is known, or dropped.
@@ -122,7 +121,7 @@ impl<'a> Locals<'a> {
         if !self.ready.is_empty() {
             cx.waker().wake_by_ref();
         }
-        self.poll_expiry(cx);
+        self.flows.poll_expiry(cx, self.on_end);
     }
 
     /// None: the flow is there, and used now.
@@ -137,20 +136,19 @@ impl<'a> Locals<'a> {
     fn open(&mut self, visitor: SocketAddr, local: SocketAddr) -> io::Result<()> {
         let socket = match connect(local) {
             // The oldest flow's descriptor will do.
-            Err(error) if is_out_of_descriptors(&error) && self.flows.evict().is_some() => connect(local)?,
+            Err(error) if is_out_of_descriptors(&error) && self.flows.evict(self.on_end) => connect(local)?,
             result => result?,
         };
         let waker = self.ready.waker(visitor);
         waker.wake_by_ref();
-        let evicted = self.flows.insert(visitor, Flow { socket, waker }, Instant::now().into_std());
-        drop(evicted);
+        self.flows.insert(visitor, Flow { socket, waker }, Instant::now().into_std(), self.on_end);
         Ok(())
     }
 
     /// Sends at once or not at all.
-    fn send(&self, visitor: SocketAddr, payload: &[u8]) -> bool {
-        let Some(flow) = self.flows.get(visitor) else { return false };
-        let socket = SockRef::from(&flow.socket);
+    fn send(&mut self, visitor: SocketAddr, payload: &[u8]) -> bool {
+        let Some(flow) = self.flows.get_mut(visitor) else { return false };
+        let socket = SockRef::from(&flow.value.socket);
         let sent = match socket.send(payload) {
             // That is the fate of an earlier datagram; the service may be back by now.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -160,6 +158,7 @@ impl<'a> Locals<'a> {
             result => result,
         };
         if sent.is_ok() {
+            flow.tally.up += payload.len() as u64;
             Counters::add(&self.counters.up, payload.len() as u64);
         }
         sent.is_ok()
@@ -175,7 +174,7 @@ impl<'a> Locals<'a> {
     }
 
     fn poll_flow(&mut self, visitor: SocketAddr, outbox: &mut Outbox) {
-        let Some(flow) = self.flows.get(visitor) else { return };
+        let Some(Entry { value: flow, tally }) = self.flows.get_mut(visitor) else { return };
         let mut buffer = Buffer::borrow();
         let mut used = false;
         for turn in 0.. {
@@ -189,6 +188,7 @@ impl<'a> Locals<'a> {
             used |= result.is_ok();
             // An error is the fate of one datagram, usually that nobody listened.
             if result.is_ok() && outbox.push(visitor, datagram.filled()) {
+                tally.down += datagram.filled().len() as u64;
                 Counters::add(&self.counters.down, datagram.filled().len() as u64);
             } else {
                 Counters::add(&self.counters.dropped_datagrams, 1);
@@ -197,18 +197,6 @@ impl<'a> Locals<'a> {
         if used {
             self.flows.touch(visitor, Instant::now().into_std());
         }
-    }
-
-    fn poll_expiry(&mut self, cx: &mut Context<'_>) {
-        while let Some(next) = self.flows.next_expiry() {
-            let expiry = self.expiry.get_or_insert_with(|| Box::pin(sleep_until(Instant::from_std(next))));
-            if expiry.as_mut().poll(cx).is_pending() {
-                return;
-            }
-            self.flows.expire(Instant::now().into_std());
-            self.expiry = None;
-        }
-        self.expiry = None;
     }
 }
 
@@ -227,7 +215,9 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Duration;
 
+    use super::super::tally::FlowEnd;
     use super::*;
     use crate::config::Host;
 
@@ -253,7 +243,9 @@ mod tests {
     async fn flows_are_bounded_and_the_one_in_use_stays() {
         let (service, endpoint) = service().await;
         let counters = Counters::default();
-        let mut locals = Locals::new(Lookup::new(&endpoint, false), 20, &counters);
+        let mut ended = Vec::new();
+        let mut on_end = |tally: Tally, end| ended.push((tally, end));
+        let mut locals = Locals::at_most(20, Lookup::new(&endpoint, false), &counters, &mut on_end);
         let mut buffer = [0; 9];
         locals.on_frame(visitor(1), b"kept");
         let (_, kept) = service.recv_from(&mut buffer).await.unwrap();
@@ -268,13 +260,23 @@ mod tests {
         }
         poll(&mut locals).await;
         assert_eq!(counters.dropped_datagrams.load(Relaxed), 0);
+        let left: Vec<_> = locals.into_tallies().collect();
+        assert_eq!(left.len(), 20);
+        assert!(left.iter().any(|tally| (tally.visitor, tally.up) == (visitor(1), 4 * 500)));
+        // Each is told of once, in order, with its own numbers.
+        assert!(ended.iter().all(|(tally, end)| (tally.up, *end) == (5, FlowEnd::PushedOut)));
+        assert!(ended.iter().map(|(tally, _)| tally.visitor).eq((2..=4980).map(visitor)));
     }
 
     #[tokio::test]
     async fn idle_flows_are_closed_and_used_ones_are_not() {
         let (service, endpoint) = service().await;
         let counters = Counters::default();
-        let mut locals = Locals::new(Lookup::new(&endpoint, false), 20, &counters);
+        let mut ended = Vec::new();
+        let mut on_end = |tally: Tally, end: FlowEnd| {
+            ended.push((tally.visitor, tally.up, tally.down, tally.duration().as_secs(), end.to_string()));
+        };
+        let mut locals = Locals::at_most(20, Lookup::new(&endpoint, false), &counters, &mut on_end);
         let mut buffer = [0; 9];
         locals.on_frame(visitor(1), b"one");
         let (_, one) = service.recv_from(&mut buffer).await.unwrap();
@@ -296,18 +298,29 @@ mod tests {
         assert_ne!(one, two);
         tokio::time::advance(Duration::from_secs(11)).await;
         poll(&mut locals).await;
-        let left: Vec<bool> = (1..=3).map(|n| locals.flows.get(visitor(n)).is_some()).collect();
+        let left: Vec<bool> = (1..=3).map(|n| locals.flows.get_mut(visitor(n)).is_some()).collect();
         assert_eq!(left, [true, true, false]);
         tokio::time::advance(Duration::from_secs(50)).await;
         poll(&mut locals).await;
-        assert!(locals.flows.is_empty() && locals.expiry.is_none());
+        assert!(locals.flows.is_at_rest());
+        let idle = "idle for 60 s".to_owned();
+        ended.sort();
+        assert_eq!(
+            ended,
+            [
+                (visitor(1), 6, 0, 50, idle.clone()),
+                (visitor(2), 3, 3, 50, idle.clone()),
+                (visitor(3), 5, 0, 0, idle)
+            ]
+        );
     }
 
     #[tokio::test]
     async fn a_name_that_is_not_found_costs_a_bounded_queue_only() {
         let endpoint = Endpoint { host: Host::Name("no-such-name.invalid".to_owned()), port: 1 };
         let counters = Counters::default();
-        let mut locals = Locals::new(Lookup::new(&endpoint, false), 20, &counters);
+        let mut on_end = |_, _| {};
+        let mut locals = Locals::at_most(20, Lookup::new(&endpoint, false), &counters, &mut on_end);
         for n in 1..=1000 {
             locals.on_frame(visitor(n), &[0; 1000]);
         }
@@ -318,6 +331,6 @@ mod tests {
             if counters.dropped_datagrams.load(Relaxed) == 1000 { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        assert!(locals.waiting.is_empty() && locals.flows.is_empty());
+        assert!(locals.waiting.is_empty() && locals.flows.is_at_rest());
     }
 }

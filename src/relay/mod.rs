@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`Relay`], `direction`, then its two ways `copy` (with `buffer`) and `splice` (with `pipe`);
 //! `watch` sees resets of half-closed peers, `hold` is for tunnels that cannot end one direction only. UDP: [`flows`],
-//! `frames`, `channel`, [`visitors`] (server), [`locals`] (client, with `address` and `ready`).
+//! `table` (with [`tally`]), `frames`, `channel`, [`visitors`] (server), [`locals`] (client, with `address` and `ready`).
 
 mod address;
 mod buffer;
@@ -20,6 +20,8 @@ pub mod locals;
 mod pipe;
 mod ready;
 mod splice;
+mod table;
+pub mod tally;
 pub mod visitors;
 mod watch;
 
@@ -43,8 +45,9 @@ use crate::transport::{Stream, tcp};
 pub use channel::ChannelEnd;
 use direction::{Direction, Fault};
 use hold::Hold;
-pub use locals::serve_local;
+pub use locals::{Locals, serve_local};
 use pipe::Pool;
+pub use tally::{FlowEnd, OnEnd, Tally};
 pub use visitors::{Visitors, drop_datagrams, serve_visitors};
 use watch::Watch;
 

@@ -56,7 +56,8 @@ fn serve(
     let (sockets, counters) = (sockets.to_vec(), Arc::<Counters>::default());
     let shared = counters.clone();
     let task = tokio::spawn(async move {
-        let end = serve_visitors(Stream::Tcp(channel), &sockets, &mut visitors, &shared).await;
+        let end =
+            serve_visitors(Stream::Tcp(channel), &sockets, &mut visitors, &shared, &mut |_, _| {}).await;
         (end, visitors)
     });
     (task, counters)
@@ -65,7 +66,11 @@ fn serve(
 fn local(channel: TcpStream, service: Endpoint) -> (JoinHandle<ChannelEnd>, Arc<Counters>) {
     let counters = Arc::<Counters>::default();
     let shared = counters.clone();
-    let task = tokio::spawn(async move { serve_local(Stream::Tcp(channel), &service, false, &shared).await });
+    let task = tokio::spawn(async move {
+        let mut on_end = |_, _| {};
+        let mut locals = Locals::new(&service, false, &shared, &mut on_end);
+        serve_local(Stream::Tcp(channel), &mut locals).await
+    });
     (task, counters)
 }
 
@@ -361,7 +366,10 @@ async fn what_comes_without_a_client_is_dropped_and_counted() {
     let visitor = connected(socket.local_addr().unwrap()).await;
     let (sockets, counters) = ([socket], Arc::<Counters>::default());
     let (shared, readers) = (counters.clone(), sockets.clone());
-    let dropper = tokio::spawn(async move { drop_datagrams(&readers, &shared).await });
+    let dropper =
+        tokio::spawn(
+            async move { drop_datagrams(&readers, &mut Visitors::new(), &shared, &mut |_, _| {}).await },
+        );
     for _ in 0..10 {
         visitor.send(b"stale").await.unwrap();
     }

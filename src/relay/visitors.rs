@@ -9,7 +9,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::ReadBuf;
@@ -18,7 +17,8 @@ use tokio::time::Instant;
 
 use super::buffer::Buffer;
 use super::channel::{Channel, ChannelEnd};
-use super::flows::Flows;
+use super::table::{Entry, Table};
+use super::tally::{OnEnd, Tally};
 use crate::counters::Counters;
 use crate::transport::Stream;
 use crate::wire::datagram::MAX_PAYLOAD;
@@ -26,16 +26,14 @@ use crate::wire::datagram::MAX_PAYLOAD;
 /// Visitors of one service at a time.
 const MOST: usize = 4096;
 
-/// A visitor without traffic for this long gets no replies any more.
-const IDLE: Duration = Duration::from_secs(60);
-
 /// Datagrams read from one socket before others get their turn.
 const TURN: usize = 64;
 
-/// Who wrote recently. It outlives data channels: a client that comes back still reaches its visitors.
+/// Who wrote recently, and so gets replies. It outlives data channels: a client that comes back still reaches its
+/// visitors.
 #[derive(Debug)]
 pub struct Visitors {
-    table: Flows<Seen>,
+    table: Table<Seen>,
 }
 
 /// How a visitor is reached.
@@ -49,7 +47,7 @@ struct Seen {
 
 impl Default for Visitors {
     fn default() -> Self {
-        Visitors { table: Flows::new(MOST, IDLE) }
+        Visitors { table: Table::new(MOST) }
     }
 }
 
@@ -59,23 +57,34 @@ impl Visitors {
         Self::default()
     }
 
-    /// Notes who wrote. False: nothing can be answered to port 0, so nothing is asked either.
-    fn wrote(&mut self, address: SocketAddr, socket: usize, now: std::time::Instant) -> bool {
+    /// Those who are still there, when their service ends.
+    pub fn into_tallies(self) -> impl Iterator<Item = Tally> {
+        self.table.into_tallies()
+    }
+
+    /// Notes who wrote. None: nothing can be answered to port 0, so nothing is asked either.
+    fn wrote(
+        &mut self,
+        address: SocketAddr,
+        socket: usize,
+        now: std::time::Instant,
+        on_end: OnEnd<'_>,
+    ) -> Option<&mut Tally> {
         if address.port() == 0 {
-            return false;
+            return None;
         }
-        self.table.expire(now);
         let seen = Seen { socket, address };
-        match self.table.touch(address, now) {
-            Some(known) => *known = seen,
-            None => drop(self.table.insert(address, seen, now)),
+        if self.table.touch(address, now).is_none() {
+            self.table.insert(address, seen, now, on_end);
         }
-        true
+        let entry = self.table.newest_mut()?;
+        entry.value = seen;
+        Some(&mut entry.tally)
     }
 
     /// How to reach a visitor, if it wrote recently.
-    fn find(&mut self, visitor: SocketAddr, now: std::time::Instant) -> Option<Seen> {
-        self.table.touch(visitor, now).copied()
+    fn find(&mut self, visitor: SocketAddr, now: std::time::Instant) -> Option<&mut Entry<Seen>> {
+        self.table.touch(visitor, now)
     }
 }
 
@@ -86,27 +95,33 @@ pub async fn serve_visitors(
     sockets: &[Arc<UdpSocket>],
     visitors: &mut Visitors,
     counters: &Counters,
+    on_end: OnEnd<'_>,
 ) -> ChannelEnd {
     let mut channel = Channel::new(channel);
     poll_fn(|cx| {
         let now = Instant::now().into_std();
         poll_datagrams(cx, sockets, counters, |socket, from, payload| {
-            let kept = visitors.wrote(from, socket, now) && channel.outbox.push(from, payload);
+            let Some(tally) = visitors.wrote(from, socket, now, on_end) else { return false };
+            let kept = channel.outbox.push(from, payload);
             if kept {
+                tally.up += payload.len() as u64;
                 Counters::add(&counters.up, payload.len() as u64);
             }
             kept
         });
+        visitors.table.poll_expiry(cx, on_end);
         if let Poll::Ready(end) = channel.poll_write(cx) {
             return Poll::Ready(end);
         }
         // Last: what it sends needs no further poll.
         channel.poll_frames(cx, |visitor, payload| {
-            let sent = visitors.find(visitor, now).is_some_and(|seen| reply(sockets, seen, payload).is_ok());
-            if sent {
-                Counters::add(&counters.down, payload.len() as u64);
-            } else {
-                Counters::add(&counters.dropped_datagrams, 1);
+            let seen = visitors.find(visitor, now);
+            match seen.filter(|seen| reply(sockets, seen.value, payload).is_ok()) {
+                Some(seen) => {
+                    seen.tally.down += payload.len() as u64;
+                    Counters::add(&counters.down, payload.len() as u64);
+                }
+                None => Counters::add(&counters.dropped_datagrams, 1),
             }
         })
     })
@@ -114,9 +129,16 @@ pub async fn serve_visitors(
 }
 
 /// Reads and drops: while no client is there, so that none later gets what is long out of date.
-pub async fn drop_datagrams(sockets: &[Arc<UdpSocket>], counters: &Counters) -> Infallible {
+/// Visitors of an earlier client still end in time.
+pub async fn drop_datagrams(
+    sockets: &[Arc<UdpSocket>],
+    visitors: &mut Visitors,
+    counters: &Counters,
+    on_end: OnEnd<'_>,
+) -> Infallible {
     poll_fn(|cx| {
         poll_datagrams(cx, sockets, counters, |_, _, _| false);
+        visitors.table.poll_expiry(cx, on_end);
         Poll::Pending
     })
     .await
@@ -163,31 +185,107 @@ fn reply(sockets: &[Arc<UdpSocket>], seen: Seen, payload: &[u8]) -> io::Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::table::IDLE;
+    use super::super::tally::FlowEnd;
     use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 7], port))
+    }
 
     #[test]
     fn port_0_is_nobody_and_a_visitor_is_forgotten_after_a_while() {
         let mut visitors = Visitors::new();
         let now = std::time::Instant::now();
-        let visitor: SocketAddr = "192.0.2.7:9".parse().unwrap();
-        assert!(!visitors.wrote("192.0.2.7:0".parse().unwrap(), 0, now));
-        assert!(visitors.table.is_empty());
+        let visitor = address(9);
+        let none = &mut |_: Tally, _: FlowEnd| panic!("nobody has ended");
+        assert!(visitors.wrote(address(0), 0, now, none).is_none());
+        assert!(visitors.table.is_at_rest());
         assert!(visitors.find(visitor, now).is_none());
-        assert!(visitors.wrote(visitor, 0, now));
+        assert!(visitors.wrote(visitor, 0, now, none).is_some());
         // The last socket it wrote to is the way back.
-        assert!(visitors.wrote(visitor, 1, now));
-        assert_eq!(visitors.find(visitor, now + IDLE / 2).map(|seen| seen.socket), Some(1));
+        assert!(visitors.wrote(visitor, 1, now, none).is_some());
+        assert_eq!(visitors.find(visitor, now + IDLE / 2).map(|seen| seen.value.socket), Some(1));
         assert!(visitors.find(visitor, now + IDLE).is_some(), "replies are traffic, too");
         assert!(visitors.find(visitor, now + IDLE * 2).is_none());
+        // Idle, it is another visitor when it comes back, even if no timer was there to see it.
+        let mut ended = Vec::new();
+        visitors.wrote(visitor, 0, now + IDLE * 2, &mut |tally, end| ended.push((tally.duration(), end)));
+        assert_eq!(ended, [(IDLE, FlowEnd::Idle(IDLE))]);
     }
 
     #[test]
-    fn visitors_are_bounded() {
+    fn visitors_are_bounded_and_those_pushed_out_are_told_of() {
         let mut visitors = Visitors::new();
         let now = std::time::Instant::now();
+        let mut ended = Vec::new();
         for port in 1..=u16::MAX {
-            assert!(visitors.wrote(SocketAddr::from(([192, 0, 2, 7], port)), 0, now));
+            let tally = visitors.wrote(address(port), 0, now, &mut |tally, end| ended.push((tally, end)));
+            tally.unwrap().up += u64::from(port);
         }
         assert_eq!(visitors.table.len(), MOST);
+        assert!(ended.iter().all(|(_, end)| *end == FlowEnd::PushedOut));
+        // Each is told of once, with its own numbers.
+        let all = ended.into_iter().map(|(tally, _)| tally).chain(visitors.into_tallies());
+        assert!(
+            all.map(|tally| (tally.visitor, tally.up)).eq((1..=u16::MAX).map(|n| (address(n), n.into())))
+        );
+    }
+
+    /// Waits for the ends of all; when each came, in seconds from now.
+    async fn ends(run: impl AsyncFnOnce(OnEnd<'_>), all: usize) -> Vec<(u16, FlowEnd, u64)> {
+        let (begun, mut ended) = (Instant::now(), Vec::new());
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(9);
+        let mut on_end = |tally: Tally, end| {
+            let after = (begun.elapsed().as_secs_f64()).round() as u64;
+            sender.try_send((tally.visitor.port(), end, after)).unwrap();
+        };
+        let enough = async {
+            while ended.len() < all {
+                ended.push(receiver.recv().await.unwrap());
+            }
+        };
+        let limit = tokio::time::sleep(Duration::from_secs(1000));
+        tokio::select! {
+            () = run(&mut on_end) => {}
+            () = enough => {}
+            () = limit => {}
+        }
+        ended
+    }
+
+    #[tokio::test]
+    async fn idle_visitors_end_in_time_with_a_client_and_without() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let channel = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let _far = listener.accept().await.unwrap();
+        let counters = Counters::default();
+        tokio::time::pause();
+        let mut visitors = Visitors::new();
+        let begin = async |visitors: &mut Visitors| {
+            for port in [1, 2] {
+                let now = Instant::now().into_std();
+                visitors.wrote(address(port), 0, now, &mut |_, _| panic!("nobody has ended"));
+                tokio::time::advance(Duration::from_secs(10)).await;
+            }
+        };
+        let idle = FlowEnd::Idle(IDLE);
+        begin(&mut visitors).await;
+        let without =
+            ends(async |on_end| match drop_datagrams(&[], &mut visitors, &counters, on_end).await {}, 2);
+        assert_eq!(without.await, [(1, idle, 40), (2, idle, 50)]);
+        assert!(visitors.table.is_at_rest());
+        begin(&mut visitors).await;
+        let with = ends(
+            async |on_end| {
+                serve_visitors(Stream::Tcp(channel), &[], &mut visitors, &counters, on_end).await;
+            },
+            2,
+        );
+        assert_eq!(with.await, [(1, idle, 40), (2, idle, 50)]);
     }
 }

@@ -1,5 +1,6 @@
 //! One UDP service: all its visitors share the data channel of the client that is there.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::registry::{Event, SessionId};
 use crate::backoff::Backoff;
 use crate::config::ServerService;
 use crate::counters::Counters;
-use crate::relay::{ChannelEnd, Visitors, drop_datagrams, serve_visitors};
+use crate::relay::{ChannelEnd, FlowEnd, OnEnd, Tally, Visitors, drop_datagrams, serve_visitors};
 use crate::tasks::Scope;
 use crate::transport::Stream;
 use crate::wire::DataCommand;
@@ -61,14 +62,20 @@ impl UdpService {
         let mut visitors = Visitors::new();
         let mut client: Option<Client> = None;
         let mut channel: Option<Stream> = None;
-        loop {
-            let relay = self.relay(channel.take(), &mut visitors);
+        // The client that is there, or was the last one.
+        let mut peer = None;
+        'serving: loop {
+            if let Some(channel) = &channel {
+                peer = channel.tcp().peer_addr().ok();
+            }
+            let mut on_end = |tally: Tally, end: FlowEnd| self.visitor_ended(peer, &tally, &end.to_string());
+            let relay = self.relay(channel.take(), &mut visitors, &mut on_end);
             tokio::pin!(relay);
             channel = loop {
                 let ask_at = client.as_ref().and_then(|client| client.ask_at);
                 tokio::select! {
                     biased;
-                    () = scope.draining() => return,
+                    () = scope.draining() => break 'serving,
                     Some(event) = events.recv() => {
                         if let Some(channel) = self.on_event(event, &mut client).await {
                             break Some(channel);
@@ -90,6 +97,9 @@ impl UdpService {
                     }
                 }
             };
+        }
+        for tally in visitors.into_tallies() {
+            self.visitor_ended(peer, &tally, "cut by the stop of this server");
         }
     }
 
@@ -123,11 +133,26 @@ impl UdpService {
     }
 
     /// Relays over the channel until it ends; without one, datagrams are discarded, so that none waits and grows old.
-    async fn relay(&self, channel: Option<Stream>, visitors: &mut Visitors) -> ChannelEnd {
+    async fn relay(&self, channel: Option<Stream>, visitors: &mut Visitors, on_end: OnEnd<'_>) -> ChannelEnd {
         match channel {
-            Some(channel) => serve_visitors(channel, &self.sockets, visitors, &self.counters).await,
-            None => match drop_datagrams(&self.sockets, &self.counters).await {},
+            Some(channel) => serve_visitors(channel, &self.sockets, visitors, &self.counters, on_end).await,
+            None => match drop_datagrams(&self.sockets, visitors, &self.counters, on_end).await {},
         }
+    }
+
+    fn visitor_ended(&self, peer: Option<SocketAddr>, tally: &Tally, reason: &str) {
+        tracing::info!(
+            target: "rathole::visitor",
+            service = %self.config.name,
+            visitor = %tally.visitor,
+            peer = peer.map(tracing::field::display),
+            bytes = tally.up + tally.down,
+            up = tally.up,
+            down = tally.down,
+            duration = ?Duration::from_millis(tally.duration().as_millis() as u64),
+            reason,
+            "visitor ended"
+        );
     }
 }
 

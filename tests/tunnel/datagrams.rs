@@ -3,9 +3,12 @@
 use std::net::{Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::common::net;
+use super::common::process::Process;
 use super::common::service::Local;
-use super::common::tunnel::{Link, Plan, Service};
+use super::common::tunnel::{Build, Link, Plan, Role, Service};
 use super::common::visitor::{UdpVisitor, random};
 use super::{Links, start};
 
@@ -125,4 +128,93 @@ fn a_visitor_survives_a_local_service_that_was_down() {
     }
     let _local = Local::udp_echo_on(UdpSocket::bind(addr).unwrap());
     visitor.wait_served();
+}
+
+/// A visitor that has sent datagrams of these sizes, each once, and got them back.
+fn counted(visitors: std::net::SocketAddr, sizes: &[usize]) -> UdpVisitor {
+    UdpVisitor::new(visitors).wait_served();
+    for _ in 0..5 {
+        let mut visitor = UdpVisitor::new(visitors);
+        for (n, size) in sizes.iter().enumerate() {
+            visitor.echo(&random(n as u64, *size));
+        }
+        if visitor.lost == 0 {
+            return visitor;
+        }
+    }
+    panic!("5 times on an idle loopback, datagrams were lost");
+}
+
+fn stop(process: &mut Process) {
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+#[test]
+fn one_line_for_each_visitor_of_datagrams() {
+    for first in [Role::Client, Role::Server] {
+        let local = Local::udp_echo();
+        let plan = Plan::new(Link::tcp(), vec![Service::udp("counted", local.addr)]);
+        let (mut client, mut server) = start(&plan);
+        let visitor = counted(plan.services[0].visitors, &[1000, 0, 234]);
+        let (client_reason, server_reason) = match first {
+            Role::Client => {
+                stop(&mut client);
+                // Without a client its visitors are still known, and still have its address in their line.
+                server.wait_for("UDP data channel ended");
+                stop(&mut server);
+                ("cut by the stop of this client", "cut by the stop of this server")
+            }
+            Role::Server => {
+                stop(&mut server);
+                // The process goes on, the visitor does not.
+                client.wait_for(&format!("visitor={} ", visitor.addr()));
+                stop(&mut client);
+                ("data channel ended", "cut by the stop of this server")
+            }
+        };
+        let peer = format!("peer={}", plan.server_addr);
+        for (process, peer, reason) in
+            [(&client, &*peer, client_reason), (&server, "peer=127.0.0.1:", server_reason)]
+        {
+            let reason = format!("reason={reason:?}");
+            let log = process.stderr();
+            let me = format!("visitor={} ", visitor.addr());
+            let lines: Vec<_> =
+                log.lines().filter(|line| line.contains("visitor ended") && line.contains(&me)).collect();
+            let [line] = lines[..] else { panic!("{first:?} stopped first, {me}: {lines:?}\n{log}") };
+            for field in [
+                "INFO",
+                "service=counted ",
+                peer,
+                "bytes=2468 ",
+                "up=1234 ",
+                "down=1234 ",
+                "duration=",
+                &*reason,
+            ] {
+                assert!(line.contains(field), "{first:?} stopped first, {field}: {line}");
+            }
+            assert_eq!(process.stdout(), "", "standard output is for results");
+        }
+    }
+}
+
+#[test]
+fn the_line_for_each_visitor_of_datagrams_can_be_left_out() {
+    let local = Local::udp_echo();
+    let plan = Plan::new(Link::tcp(), vec![Service::udp("quiet", local.addr)]);
+    let mut command = Build::Ours.command(Role::Server, &plan.write("server.toml", &plan.server_toml()));
+    command.arg("--no-visitor-log");
+    let mut server = Process::start("server", command);
+    net::wait_bound_udp(plan.services[0].visitors);
+    let mut command = Build::Ours.command(Role::Client, &plan.write("client.toml", &plan.client_toml()));
+    command.env("RUST_LOG", "info,rathole::visitor=off");
+    let mut client = Process::start("client", command);
+    UdpVisitor::new(plan.services[0].visitors).wait_served();
+    for process in [&mut client, &mut server] {
+        stop(process);
+        assert!(process.stderr().contains("INFO"), "{}", process.stderr());
+        assert!(!process.stderr().contains("visitor ended"), "{}", process.stderr());
+    }
 }
