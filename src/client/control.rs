@@ -72,7 +72,9 @@ pub async fn run(shared: Arc<Shared>, service: Arc<ClientService>, scope: Scope)
         let begun = Instant::now();
         let end = match connect(&shared, &service).await {
             Ok(session) => {
-                tracing::info!(service = %name, server = %session.server, "connected to the server");
+                // The peer may be a proxy on the way.
+                let (server, peer) = (&shared.config.remote_addr, session.server);
+                tracing::info!(service = %name, %server, %peer, "connected to the server");
                 Counters::add(&shared.counters.channels, 1);
                 let _connected = Connected(&shared.counters);
                 obey(&shared, &service, session, &scope).await
