@@ -214,6 +214,9 @@ fn rows(identities: &Identities) -> Vec<Row> {
         Row::through(&tcp, "HTTP CONNECT", Forward::http, true),
         Row::through(&tls_ec, "SOCKS5", Forward::socks5, true),
         Row::through(&websocket, "HTTP CONNECT", Forward::http, true),
+        Row::through(&Link::noise(PATTERNS[0], server, client, true), "SOCKS5", Forward::socks5, false),
+        Row::through(&Link::noise(PATTERNS[5], server, client, true), "HTTP CONNECT", Forward::http, false),
+        Row::through(&Link::websocket_tls(ec, &ec.p12_modern), "SOCKS5", Forward::socks5, true),
     ];
     for pattern in PATTERNS {
         rows.push(Row::direct(Link::noise(pattern, server, client, true)));
