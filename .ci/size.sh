@@ -61,3 +61,18 @@ fi
 rss=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$client/status")
 echo "minimal client, $MUSL, idle: $rss kB resident of $BUDGET_RSS_KB"
 [ "$rss" -lt "$BUDGET_RSS_KB" ] || { echo "that is too much"; exit 1; }
+
+# What it has not got it says.
+for missing in tls noise websocket; do
+    printf '[client]\nremote_addr = "127.0.0.1:9"\ndefault_token = "a-token-of-the-size-check-1f8c"\n' >"$work/missing.toml"
+    printf '[client.services]\n[client.transport]\ntype = "%s"\n' "$missing" >>"$work/missing.toml"
+    printf '[client.transport.%s]\n' "$missing" >>"$work/missing.toml"
+    [ "$missing" != websocket ] || echo 'tls = false' >>"$work/missing.toml"
+    status=0
+    "$TARGET/minimal/rathole" client "$work/missing.toml" 2>"$work/log" </dev/null || status=$?
+    if [ "$status" -ne 78 ] || ! grep -qF "built without the feature \`$missing\`" "$work/log"; then
+        echo "the minimal client with type = \"$missing\" ended with $status:"
+        cat "$work/log"
+        exit 1
+    fi
+done

@@ -117,7 +117,7 @@ fn version_says_target_and_features() {
 fn help_has_examples_and_exit_codes() {
     let said = run(&["--help"]);
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
-    for part in ["--server", "--client", "--genkey", "--overlay", "RUST_LOG", "78"] {
+    for part in ["--server", "--client", "--genkey", "--overlay", "Examples:", "RUST_LOG", "78"] {
         assert!(said.out.contains(part), "{part} is not in\n{}", said.out);
     }
     assert_eq!(said.out, run(&["-h"]).out);

@@ -151,10 +151,12 @@ fn imports_point_downward() {
 fn pure_code_is_pure() {
     let impure =
         ["tokio::", "Instant::now", "SystemTime", "std::env", "std::fs", "std::net::Tcp", "std::net::Udp"];
-    let pure = ["wire", "backoff.rs", "counters.rs", "server/pool.rs", "relay/flows.rs", "config/diff.rs"];
+    let pure = ["wire", "backoff.rs", "counters.rs", "server/pool.rs", "relay/flows.rs", "config"];
     let mut looked_at = 0;
     let mut wrong = Vec::new();
-    for source in sources().iter().filter(|source| source.is_under(&pure)) {
+    // `Files`, by which alone the others reach the disk, is declared beside its real implementation.
+    let files = Path::new("config/files.rs");
+    for source in sources().iter().filter(|source| source.is_under(&pure) && source.path != files) {
         looked_at += 1;
         wrong.extend(
             impure
@@ -163,7 +165,7 @@ fn pure_code_is_pure() {
                 .map(|word| format!("{}: {word}", source.path.display())),
         );
     }
-    assert!(looked_at >= 6);
+    assert!(looked_at >= 20, "{looked_at}");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 

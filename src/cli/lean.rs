@@ -237,7 +237,7 @@ fn curve(name: Option<OsString>) -> Result<Command, Stop> {
 }
 
 fn help() -> String {
-    format!("{}\n\n{USAGE}\n\n{}\n\n{}\n", text::ABOUT, text::ENVIRONMENT, text::EXIT_CODES)
+    format!("{}\n\n{USAGE}\n\n{EXAMPLES}\n\n{}\n\n{}\n", text::ABOUT, text::ENVIRONMENT, text::EXIT_CODES)
 }
 
 const USAGE: &str = "\
@@ -259,3 +259,9 @@ Options:
       --static           open only the given files and resolve no name
 
 This is the small build: demo, completions, man and check --json need the feature `cli`.";
+
+const EXAMPLES: &str = "\
+Examples:
+  rathole client client.toml --overlay secrets.toml
+  rathole check client.toml
+  rathole client --to example.org:2333 --noise-pin KEY --service ssh=127.0.0.1:22";
