@@ -92,6 +92,9 @@ fn all_tests() {
 
 #[test]
 fn the_demo() {
+    if !common::has("curl", "the_demo") {
+        return;
+    }
     let words = DEMO.strip_prefix("cargo run --release -- ").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mut demo = start(&format!("rathole {words} --seconds 60"), dir.path());

@@ -55,6 +55,9 @@ fn every_file_loads() {
 
 #[test]
 fn keys_step_by_step() {
+    if !common::has("openssl", "keys_step_by_step") {
+        return;
+    }
     let mut pair = Pair::new(KEYS);
     pair.make_keys();
     let (local, clients, visitors) = (Local::echo(), net::address(), net::address());
@@ -78,6 +81,9 @@ fn keys_step_by_step() {
 
 #[test]
 fn moving_from_frp() {
+    if !common::has("openssl", "moving_from_frp") {
+        return;
+    }
     let mut pair = Pair::new("Moving from frp");
     pair.make_keys();
     let (ssh, dns, web) = (Local::echo(), Local::udp_echo(), Local::echo());
@@ -109,6 +115,9 @@ fn moving_from_frp() {
 
 #[test]
 fn tls_with_an_own_ca() {
+    if !common::has("openssl", "tls_with_an_own_ca") {
+        return;
+    }
     let mut pair = Pair::new(OWN_CA);
     let (local, clients, visitors) = (Local::echo(), net::address(), net::address());
     make_certificate(pair.dir.path(), &format!("IP:{}", clients.ip()));

@@ -57,7 +57,8 @@ pub fn finish(mut command: Command) -> Said {
 
 /// Sends a signal to one process.
 pub fn signal(pid: u32, name: &str) {
-    assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
+    let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
 }
 
 /// A process that runs on; killed when dropped.

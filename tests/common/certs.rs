@@ -51,18 +51,42 @@ extendedKeyUsage = serverAuth
 subjectAltName = DNS:localhost, IP:127.0.0.1
 ";
 
+/// Whether certificates can be made here. If not, what needs them is left out of `test`, and a line says so.
+pub fn can_be_made(test: &str) -> bool {
+    super::has("openssl", &format!("{test}: all over TLS"))
+}
+
+fn openssl_is_there() -> bool {
+    Command::new("openssl").arg("version").output().is_ok()
+}
+
 impl Certs {
-    /// Makes them.
+    /// Makes them; without `openssl` there are only the files' names.
     pub fn new(kind: KeyKind) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
+        if openssl_is_there() {
+            Self::make(kind, dir.path());
+        }
+        Certs {
+            ca: path("ca.pem"),
+            chain: path("chain.pem"),
+            key: path("leaf.key"),
+            p12_modern: path("modern.p12"),
+            p12_legacy: path("legacy.p12"),
+            dir,
+        }
+    }
+
+    fn make(kind: KeyKind, dir: &Path) {
+        let path = |name: &str| dir.join(name);
         std::fs::write(path("openssl.cnf"), CONFIG).unwrap();
         let key = match kind {
             KeyKind::Ec => "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1",
             KeyKind::Rsa => "-newkey rsa:2048",
         };
         let openssl = |arguments: String| {
-            run(Command::new("openssl").args(arguments.split_whitespace()).current_dir(dir.path()))
+            run(Command::new("openssl").args(arguments.split_whitespace()).current_dir(dir))
         };
         openssl(format!(
             "req -config openssl.cnf -x509 {key} -nodes -subj /CN=rathole-test-CA -days 30 -extensions ca
@@ -85,14 +109,6 @@ impl Certs {
         openssl(format!(
             "{export} -keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macalg sha1 -out legacy.p12"
         ));
-        Certs {
-            ca: path("ca.pem"),
-            chain: path("chain.pem"),
-            key: path("leaf.key"),
-            p12_modern: path("modern.p12"),
-            p12_legacy: path("legacy.p12"),
-            dir,
-        }
     }
 }
 

@@ -41,6 +41,15 @@ pub fn skip(test: &str, why: &str) {
     announce(&format!("SKIPPED {test}: {why}"));
 }
 
+/// Whether a program is here; if not, `test` is skipped, which is said. (Debian's package has the program's name.)
+pub fn has(program: &str, test: &str) -> bool {
+    let there = std::process::Command::new(program).arg("--version").output().is_ok();
+    if !there {
+        skip(test, &format!("no {program} here (Debian: apt-get install {program})"));
+    }
+    there
+}
+
 /// rathole 0.5.0, if it is there.
 pub fn peer() -> Option<PathBuf> {
     let path = match std::env::var_os("RATHOLE_PEER") {

@@ -38,7 +38,8 @@ impl Links {
     fn new() -> Self {
         let (ec, rsa) = (Certs::new(KeyKind::Ec), Certs::new(KeyKind::Rsa));
         let mut all = vec![Link::tcp()];
-        if cfg!(feature = "tls") {
+        let tls = cfg!(feature = "tls") && common::certs::can_be_made("tunnel");
+        if tls {
             all.extend([Link::tls(&ec, &ec.p12_modern), Link::tls_pem(&rsa)]);
         }
         if cfg!(feature = "noise") {
@@ -50,7 +51,7 @@ impl Links {
         if cfg!(feature = "websocket") {
             all.push(Link::websocket());
         }
-        if cfg!(all(feature = "websocket", feature = "tls")) {
+        if cfg!(feature = "websocket") && tls {
             all.push(Link::websocket_tls(&ec, &ec.p12_modern));
         }
         Links { all, _certs: vec![ec, rsa] }

@@ -73,6 +73,9 @@ impl Stream {
 
 #[tokio::test]
 async fn what_may_not_follow_the_handshake_ends_it() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     use Content::{Alert, Data, Handshake};
     let parties = Parties::new();
     let ticket = [&[4, 0, 0, 20][..], &[0; 20]].concat();
@@ -125,6 +128,9 @@ async fn what_may_not_follow_the_handshake_ends_it() {
 
 #[tokio::test]
 async fn what_may_follow_the_handshake_is_harmless() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     use Content::{Alert, Data, Handshake};
     let parties = Parties::new();
     let ticket = [&[4, 0, 0, 200][..], &[7; 200]].concat();
@@ -150,6 +156,9 @@ async fn what_may_follow_the_handshake_is_harmless() {
 
 #[tokio::test]
 async fn unsealed_records_after_the_handshake_end_it() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let parties = Parties::new();
     for tls13 in [true, false] {
         for record in
@@ -166,6 +175,9 @@ async fn unsealed_records_after_the_handshake_end_it() {
 /// Records that carry nothing cost time: no poll may spend much of it on one peer.
 #[tokio::test]
 async fn a_flood_of_empty_records_lets_others_have_their_turn() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let parties = Parties::new();
     for tls13 in [true, false] {
         let (mut client, mut server) = parties.pair(tls13).await;
@@ -192,6 +204,9 @@ async fn a_flood_of_empty_records_lets_others_have_their_turn() {
 /// Who shows a certificate that the client believes, but has another key.
 #[tokio::test]
 async fn a_believed_certificate_without_its_key_is_refused() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     bench.leaf("evil", "ca", "DNS:localhost");
     let for_rsa =
@@ -244,6 +259,9 @@ pub(super) async fn next_record(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
 /// What the peer sends in the same breath as its last message of the handshake belongs to the connection.
 #[tokio::test]
 async fn what_comes_together_with_the_end_of_the_handshake_counts() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let parties = Parties::new();
     // The client's: ClientHello; ChangeCipherSpec, Finished, KeyUpdate, data.
     let (acceptor, connector) = parties.get(true);
@@ -296,6 +314,9 @@ async fn what_comes_together_with_the_end_of_the_handshake_counts() {
 /// A stranger's hello of any length: a server keeps little of it.
 #[tokio::test]
 async fn a_long_client_hello_is_refused_early() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let parties = Parties::new();
     let (near, mut far) = tcp_pair().await;
     // A message of 64 KiB in records of 16 KiB, the last byte missing: nothing to act on, so only its length counts.

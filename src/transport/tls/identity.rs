@@ -156,6 +156,9 @@ mod tests {
 
     #[test]
     fn archives_of_all_ages_give_leaf_chain_and_key() {
+        if crate::transport::tls::testing::no_openssl() {
+            return;
+        }
         let bench = bench();
         let export = "pkcs12 -export -inkey low.key -in low.pem -certfile mid.pem -passout pass:s3cret";
         for (name, how) in [
@@ -181,6 +184,9 @@ mod tests {
 
     #[test]
     fn archives_that_lack_something_are_told_plainly() {
+        if crate::transport::tls::testing::no_openssl() {
+            return;
+        }
         let bench = bench();
         bench.openssl("pkcs12 -export -nokeys -in low.pem -passout pass:x -out nokey.p12");
         bench.openssl("pkcs12 -export -inkey low.key -in low.pem -passout pass:x -out good.p12");
@@ -202,6 +208,9 @@ mod tests {
 
     #[test]
     fn damaged_archives_are_errors() {
+        if crate::transport::tls::testing::no_openssl() {
+            return;
+        }
         let bench = bench();
         bench.openssl(
             "pkcs12 -export -nomac -inkey low.key -in low.pem -passout pass:x -iter 1 -out nomac.p12",
@@ -237,6 +246,9 @@ mod tests {
 
     #[test]
     fn pem_keys_of_every_form_are_taken() {
+        if crate::transport::tls::testing::no_openssl() {
+            return;
+        }
         let bench = bench();
         bench.openssl("ec -in low.key -out sec1.key");
         bench.openssl("req -newkey rsa:2048 -nodes -subj /CN=rsa -keyout rsa.key -out rsa.csr");
@@ -264,6 +276,9 @@ mod tests {
 
     #[test]
     fn pem_files_that_do_not_fit_are_told_plainly() {
+        if crate::transport::tls::testing::no_openssl() {
+            return;
+        }
         let bench = bench();
         bench.openssl("pkcs8 -topk8 -in low.key -passout pass:x -out locked.key");
         bench.openssl("ec -in low.key -aes128 -passout pass:x -out old-locked.key");

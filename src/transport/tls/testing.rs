@@ -1,11 +1,25 @@
 //! Certificates for tests, made at run time by the `openssl` command.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::config::{Endpoint, Host, Secret, TlsClient, TlsServer};
+
+/// Whether the `openssl` command is missing. Then the calling test is skipped, and a line says so; where nothing may be
+/// skipped (CI) it fails.
+pub fn no_openssl() -> bool {
+    if Command::new("openssl").arg("version").output().is_ok() {
+        return false;
+    }
+    assert!(std::env::var_os("RATHOLE_REQUIRE_ALL").is_none(), "there is no openssl");
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    // Not println!: what a passing test prints is not shown.
+    let _ = writeln!(std::io::stdout(), "SKIPPED {name}: no openssl here (Debian: apt-get install openssl)");
+    true
+}
 
 /// A directory in which `openssl` works.
 pub struct Bench {

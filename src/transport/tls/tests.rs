@@ -98,6 +98,9 @@ async fn half_close(mut first: Stream, mut second: Stream) {
 
 #[tokio::test]
 async fn every_cipher_suite_carries_and_half_closes_in_both_roles() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     bench.openssl("req -newkey rsa:2048 -nodes -subj /CN=rsa -keyout rsa.key -out rsa.csr");
     bench.sign("rsa", "ca", "subjectAltName=DNS:localhost");
@@ -119,6 +122,9 @@ async fn every_cipher_suite_carries_and_half_closes_in_both_roles() {
 
 #[tokio::test]
 async fn a_bare_tcp_end_is_an_orderly_end_but_not_inside_a_record() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
@@ -139,6 +145,9 @@ async fn a_bare_tcp_end_is_an_orderly_end_but_not_inside_a_record() {
 
 #[tokio::test]
 async fn an_altered_record_fails_both_ends_after_what_came_before_it() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
@@ -157,6 +166,9 @@ async fn an_altered_record_fails_both_ends_after_what_came_before_it() {
 
 #[tokio::test]
 async fn keys_change_when_they_are_worn_out() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
@@ -184,6 +196,9 @@ async fn keys_change_when_they_are_worn_out() {
 
 #[tokio::test]
 async fn a_stranger_and_a_resting_connection_hold_no_large_buffer() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
@@ -200,6 +215,9 @@ async fn a_stranger_and_a_resting_connection_hold_no_large_buffer() {
 
 #[tokio::test]
 async fn slices_are_joined_into_full_records() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
@@ -214,6 +232,9 @@ async fn slices_are_joined_into_full_records() {
 
 #[tokio::test]
 async fn garbage_and_half_messages_are_told_plainly() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
@@ -307,6 +328,9 @@ async fn await_key_update(stream: &mut Stream) {
 
 #[tokio::test]
 async fn openssl_as_client_with_key_updates() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     for version in ["tls1_2", "tls1_3"] {
@@ -338,6 +362,9 @@ async fn openssl_as_client_with_key_updates() {
 /// Ours against ours would not notice a nonce that both make wrong.
 #[tokio::test]
 async fn openssl_opens_and_seals_with_every_cipher_suite() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     bench.openssl("req -newkey rsa:2048 -nodes -subj /CN=rsa -keyout rsa.key -out rsa.csr");
     bench.sign("rsa", "ca", "subjectAltName=DNS:localhost");
@@ -366,6 +393,9 @@ async fn openssl_opens_and_seals_with_every_cipher_suite() {
 
 #[tokio::test]
 async fn openssl_as_server_with_tickets_and_key_updates() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
     for version in ["tls1_2", "tls1_3"] {
@@ -396,6 +426,9 @@ async fn openssl_as_server_with_tickets_and_key_updates() {
 
 #[tokio::test]
 async fn openssl_before_tls12_is_told_plainly() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -408,6 +441,9 @@ async fn openssl_before_tls12_is_told_plainly() {
 
 #[tokio::test]
 async fn a_name_in_the_certificate_decides() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     bench.leaf("other", "ca", "DNS:other.example,IP:10.0.0.1");
     let acceptor = Acceptor::new(&bench.pem("other.pem", "other.key")).unwrap();
@@ -437,6 +473,9 @@ async fn a_name_in_the_certificate_decides() {
 
 #[test]
 fn a_hostname_that_is_none_is_refused() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     for name in ["", "a b", "http://x", "x:1", "*.example"] {
         let settings = TlsClient { hostname: Some(name.to_owned()), ..bench.client("ca.pem") };
@@ -448,6 +487,9 @@ fn a_hostname_that_is_none_is_refused() {
 
 #[tokio::test]
 async fn what_is_believed() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     bench.authority("ca2");
     bench.leaf("leaf2", "ca2", "DNS:localhost");
@@ -520,6 +562,9 @@ async fn system_roots_child() {
 
 #[tokio::test]
 async fn system_roots_come_from_the_environment() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -148,6 +148,9 @@ mod tests {
 
     #[test]
     fn dates_are_checked_for_chains_and_for_pinned_certificates() {
+        if crate::transport::tls::testing::no_openssl() {
+            return;
+        }
         let bench = Bench::new();
         let leaf = CertificateDer::from_pem_slice(&bench.read("leaf.pem")).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
@@ -168,6 +171,9 @@ mod tests {
 
     #[test]
     fn a_bundle_without_certificates_is_refused() {
+        if crate::transport::tls::testing::no_openssl() {
+            return;
+        }
         let bench = Bench::new();
         let torn = &bench.read("ca.pem")[..200];
         let junk = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
