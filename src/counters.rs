@@ -33,15 +33,19 @@ impl Counters {
         counter.fetch_add(n, Relaxed);
     }
 
-    /// Takes away.
-    pub fn sub(counter: &AtomicU64, n: u64) {
-        counter.fetch_sub(n, Relaxed);
+    /// Counts a relay as running until the guard is dropped, however its task ends.
+    pub fn running(self: &Arc<Self>) -> Held {
+        self.hold(|counters| &counters.relays)
     }
 
-    /// Counts a relay as running until the guard is dropped, however its task ends.
-    pub fn running(self: &Arc<Self>) -> Running {
-        Counters::add(&self.relays, 1);
-        Running(self.clone())
+    /// Counts a control channel as authenticated until the guard is dropped, however its task ends.
+    pub fn connected(self: &Arc<Self>) -> Held {
+        self.hold(|counters| &counters.channels)
+    }
+
+    fn hold(self: &Arc<Self>, which: fn(&Counters) -> &AtomicU64) -> Held {
+        Counters::add(which(self), 1);
+        Held { counters: self.clone(), which }
     }
 
     /// Notes the time to a visitor's first byte.
@@ -50,12 +54,15 @@ impl Counters {
     }
 }
 
-/// A relay that is running now, or about to.
+/// Something that is counted for as long as this lives.
 #[derive(Debug)]
-pub struct Running(Arc<Counters>);
+pub struct Held {
+    counters: Arc<Counters>,
+    which: fn(&Counters) -> &AtomicU64,
+}
 
-impl Drop for Running {
+impl Drop for Held {
     fn drop(&mut self) {
-        Counters::sub(&self.0.relays, 1);
+        (self.which)(&self.counters).fetch_sub(1, Relaxed);
     }
 }

@@ -15,7 +15,6 @@ use super::Shared;
 use super::data;
 use crate::backoff::Backoff;
 use crate::config::ClientService;
-use crate::counters::Counters;
 use crate::tasks::Scope;
 use crate::transport::Stream;
 use crate::wire::handshake::{ExpectChallenge, Refusal};
@@ -75,8 +74,7 @@ pub async fn run(shared: Arc<Shared>, service: Arc<ClientService>, scope: Scope)
                 // The peer may be a proxy on the way.
                 let (server, peer) = (&shared.config.remote_addr, session.server);
                 tracing::info!(service = %name, %server, %peer, "connected to the server");
-                Counters::add(&shared.counters.channels, 1);
-                let _connected = Connected(&shared.counters);
+                let _connected = shared.counters.connected();
                 obey(&shared, &service, session, &scope).await
             }
             Err(end) => end,
@@ -89,15 +87,6 @@ pub async fn run(shared: Arc<Shared>, service: Arc<ClientService>, scope: Scope)
         let server = &shared.config.remote_addr;
         tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {pause:.1?}");
         sleep(pause).await;
-    }
-}
-
-/// Counts the channel as gone, also when its task is dropped.
-struct Connected<'a>(&'a Counters);
-
-impl Drop for Connected<'_> {
-    fn drop(&mut self) {
-        Counters::sub(&self.0.channels, 1);
     }
 }
 

@@ -149,14 +149,14 @@ struct Begun {
 impl Begun {
     async fn serve(self, stream: Stream, scope: Scope) {
         let (name, peer) = (&self.service.config.name, self.peer);
-        Counters::add(&self.shared.counters.channels, 1);
+        let connected = self.shared.counters.connected();
         tokio::select! {
             end = self.until_end(stream) => {
                 tracing::info!(service = %name, %peer, reason = %end, "client lost");
             }
             () = scope.draining() => tracing::debug!(service = %name, %peer, "control channel closed by this server"),
         }
-        Counters::sub(&self.shared.counters.channels, 1);
+        drop(connected);
         self.shared.registry.end(&self.digest, &self.key, self.session);
         // A service that is gone needs not to know.
         let _ = self.service.events.send(Event::ClientWent(self.session)).await;
