@@ -71,14 +71,4 @@ impl Scope {
         self.tracker.close();
         self.tracker.wait().await;
     }
-
-    /// Tasks that have not ended, in the whole tree.
-    pub fn len(&self) -> usize {
-        self.tracker.len()
-    }
-
-    /// Whether all have ended.
-    pub fn is_empty(&self) -> bool {
-        self.tracker.is_empty()
-    }
 }
