@@ -56,16 +56,12 @@ pub fn can_be_made(test: &str) -> bool {
     super::has("openssl", &format!("{test}: all over TLS"))
 }
 
-fn openssl_is_there() -> bool {
-    Command::new("openssl").arg("version").output().is_ok()
-}
-
 impl Certs {
     /// Makes them; without `openssl` there are only the files' names.
     pub fn new(kind: KeyKind) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        if openssl_is_there() {
+        if super::is_here("openssl") {
             Self::make(kind, dir.path());
         }
         Certs {

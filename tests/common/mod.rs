@@ -43,11 +43,16 @@ pub fn skip(test: &str, why: &str) {
 
 /// Whether a program is here; if not, `test` is skipped, which is said. (Debian's package has the program's name.)
 pub fn has(program: &str, test: &str) -> bool {
-    let there = std::process::Command::new(program).arg("--version").output().is_ok();
+    let there = is_here(program);
     if !there {
         skip(test, &format!("no {program} here (Debian: apt-get install {program})"));
     }
     there
+}
+
+/// Whether a program can be started.
+pub fn is_here(program: &str) -> bool {
+    std::process::Command::new(program).arg("--version").output().is_ok()
 }
 
 /// rathole 0.5.0, if it is there.
