@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 pub mod counters;
 pub mod relay;
+pub mod reload;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod tasks;

@@ -33,6 +33,7 @@ fn server_config(token: &str) -> config::Server {
         token: Secret::new(token),
         nodelay: true,
         kind: ServerKind::Tcp { proxy_protocol: None },
+        limits: rathole::config::Limits::DEFAULT,
     };
     config::Server {
         bind_addr: at(0),
@@ -42,6 +43,9 @@ fn server_config(token: &str) -> config::Server {
         handshake_timeout: Duration::from_secs(5),
         shutdown_grace: Duration::from_secs(3),
         visitor_timeout: Duration::from_secs(10),
+        on_duplicate: rathole::config::OnDuplicate::Replace,
+        token_grace: rathole::config::DEFAULT_TOKEN_GRACE,
+        max_unauthenticated: rathole::config::MaxUnauthenticated::DEFAULT,
         services: BTreeMap::from([(name, service)]),
     }
 }
@@ -64,6 +68,7 @@ fn client_config(server: u16, local: u16, token: &str) -> config::Client {
         heartbeat_timeout: Some(Duration::from_secs(40)),
         handshake_timeout: Duration::from_secs(5),
         shutdown_grace: Duration::from_secs(3),
+        token_grace: rathole::config::DEFAULT_TOKEN_GRACE,
         services: BTreeMap::from([(name, service)]),
     }
 }

@@ -153,6 +153,7 @@ async fn the_proxy_resolves_the_servers_name() {
         proxy: Some(way),
         heartbeat_timeout: None,
         handshake_timeout: Duration::from_secs(5),
+        token_grace: Duration::from_secs(300),
         shutdown_grace: Duration::ZERO,
         services: Default::default(),
     };

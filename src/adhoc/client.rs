@@ -89,6 +89,7 @@ fn config(plan: ClientPlan, token: Secret) -> Client {
         heartbeat_timeout: Some(HEARTBEAT_TIMEOUT),
         handshake_timeout: HANDSHAKE_TIMEOUT,
         shutdown_grace: SHUTDOWN_GRACE,
+        token_grace: rathole::config::DEFAULT_TOKEN_GRACE,
         services,
     }
 }

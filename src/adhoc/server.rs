@@ -116,6 +116,7 @@ mod run {
                 token: token.clone(),
                 nodelay: tcp.nodelay,
                 kind,
+                limits: config::Limits::DEFAULT,
             };
             (service.name.clone(), config)
         });
@@ -127,6 +128,9 @@ mod run {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             shutdown_grace: SHUTDOWN_GRACE,
             visitor_timeout: VISITOR_TIMEOUT,
+            on_duplicate: config::OnDuplicate::Replace,
+            token_grace: config::DEFAULT_TOKEN_GRACE,
+            max_unauthenticated: config::MaxUnauthenticated::DEFAULT,
             services: services.collect(),
         }
     }

@@ -61,8 +61,8 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
     }
     let time = |check: &mut Check<'_>, key| half.duration(check, key).unwrap_or_default();
     let heartbeat_timeout = time(check, "heartbeat_timeout");
-    let [handshake_timeout, shutdown_grace] =
-        ["handshake_timeout", "shutdown_grace"].map(|key| time(check, key));
+    let [handshake_timeout, shutdown_grace, token_grace] =
+        ["handshake_timeout", "shutdown_grace", "token_grace"].map(|key| time(check, key));
     Some(Client {
         remote_addr: remote_addr?,
         transport: how?,
@@ -71,6 +71,7 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
         heartbeat_timeout: Some(heartbeat_timeout).filter(|timeout| *timeout > Duration::ZERO),
         handshake_timeout,
         shutdown_grace,
+        token_grace,
         services,
     })
 }

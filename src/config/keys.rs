@@ -1,12 +1,16 @@
 //! Every key of the configuration, once: from this come the check of shapes, the defaults, the hints at unknown
 //! keys, the JSON Schema, and the test that `docs/config.md` is complete.
 
+use super::{Limits, MaxUnauthenticated};
+
 /// One year: no time in a configuration is longer.
 const YEAR: u64 = 31_536_000;
 /// The largest TCP_KEEPIDLE and TCP_KEEPINTVL that Linux takes.
 const KEEPALIVE: u64 = 32_767;
 /// A handshake that takes longer is none.
 const HOUR: u64 = 3600;
+/// More of anything than this is no limit: a process has not so many descriptors.
+const MILLION: u64 = 1 << 20;
 
 /// A table of the configuration.
 pub(super) struct Table {
@@ -35,10 +39,10 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The default of a time.
-    pub(super) fn default_seconds(&self) -> Option<u64> {
+    /// The default of a number.
+    pub(super) fn default_number(&self) -> Option<u64> {
         match self.need {
-            Need::Seconds(seconds) => Some(seconds),
+            Need::Number(number) => Some(number),
             _ => None,
         }
     }
@@ -60,6 +64,11 @@ pub(super) enum Kind {
         zero: Option<u64>,
         max: u64,
     },
+    /// How many of something, at most. `zero`: what 0 becomes. `max`: what is above becomes this.
+    Count {
+        zero: u64,
+        max: u64,
+    },
     Table(&'static Table),
     /// A table of tables, by service name.
     Services(&'static Table),
@@ -70,7 +79,7 @@ pub(super) enum Kind {
 pub(super) enum Need {
     Required,
     Optional,
-    Seconds(u64),
+    Number(u64),
     Flag(bool),
     Text(&'static str),
 }
@@ -108,13 +117,22 @@ table!(SERVER, "The half with the public address.", {
     "bind_addr": Kind::Address, Need::Required, "Where clients connect: host:port. A name binds every address it has.";
     "default_token": Kind::Secret, Need::Optional, "The token of services that have none of their own.";
     #[ours] "default_token_file": Kind::Path, Need::Optional, "A file that holds default_token; one trailing newline is stripped.";
-    "heartbeat_interval": SECONDS, Need::Seconds(30), "A heartbeat after this much silence on a control channel. 0: off.";
-    #[ours] "handshake_timeout": Kind::Seconds { zero: Some(5), max: HOUR }, Need::Seconds(5), "The most time from accepting a client's connection to its authentication.";
-    #[ours] "shutdown_grace": SECONDS, Need::Seconds(3), "How long established connections may go on after a stop signal. 0: they end at once.";
-    #[ours] "visitor_timeout": SECONDS, Need::Seconds(10), "How long a visitor waits for a client that has just left or not yet come. 0: without a client it is reset at once.";
+    "heartbeat_interval": SECONDS, Need::Number(30), "A heartbeat after this much silence on a control channel. 0: off.";
+    #[ours] "handshake_timeout": Kind::Seconds { zero: Some(5), max: HOUR }, Need::Number(5), "The most time from accepting a client's connection to its authentication.";
+    #[ours] "shutdown_grace": SECONDS, Need::Number(3), "How long established connections may go on after a stop signal. 0: they end at once.";
+    #[ours] "visitor_timeout": SECONDS, Need::Number(10), "How long a visitor waits for a client that has just left or not yet come. 0: without a client it is reset at once.";
+    #[ours] "on_duplicate": Kind::Choice(&["replace", "refuse"]), Need::Text("replace"), "When a second client proves that it knows a service's token: it replaces the first, or it is refused while the first is alive.";
+    #[ours] "token_grace": SECONDS, Need::Number(super::DEFAULT_TOKEN_GRACE.as_secs()), "After a reload that changes a service's token, or the key that clients must have: how long the old one is still good. 0: revoked at once.";
+    #[ours] "max_unauthenticated": most(MaxUnauthenticated::DEFAULT.total), Need::Number(MaxUnauthenticated::DEFAULT.total as u64), "Connections that have not proven anything yet, at most. The oldest is dropped for a new one.";
+    #[ours] "max_unauthenticated_per_address": most(MaxUnauthenticated::DEFAULT.per_address), Need::Number(MaxUnauthenticated::DEFAULT.per_address as u64), "The same for one address (IPv6: one /64), unless a client is authenticated from there.";
     "transport": Kind::Table(&SERVER_TRANSPORT), Need::Optional, "How the bytes between client and server are carried.";
     "services": Kind::Services(&SERVER_SERVICE), Need::Required, "The services, by name. May be empty.";
 });
+
+/// A bound of what one peer may make us hold; 0 is its default.
+const fn most(default: usize) -> Kind {
+    Kind::Count { zero: default as u64, max: MILLION }
+}
 
 table!(SERVER_SERVICE, "A service: where its visitors connect.", {
     "type": SERVICE_TYPES, Need::Text("tcp"), "What the service carries. Must be the same on the client.";
@@ -123,16 +141,20 @@ table!(SERVER_SERVICE, "A service: where its visitors connect.", {
     #[ours] "token_file": Kind::Path, Need::Optional, "A file that holds token; one trailing newline is stripped.";
     "nodelay": Kind::Flag, Need::Optional, "TCP_NODELAY for this service; absent: transport.tcp.nodelay.";
     #[ours] "proxy_protocol": Kind::Choice(&["v1", "v2"]), Need::Optional, "Write a PROXY protocol header, so that the local service sees the visitor's address. TCP only.";
+    #[ours] "max_visitors": most(Limits::DEFAULT.visitors), Need::Number(Limits::DEFAULT.visitors as u64), "Visitors at the same time, at most; more are reset. UDP: 4096 at most, a new one takes the place of the one that was quiet the longest.";
+    #[ours] "max_waiting": most(Limits::DEFAULT.waiting), Need::Number(Limits::DEFAULT.waiting as u64), "Visitors that wait for a data channel, at most; more are reset. TCP only.";
+    #[ours] "max_channels": most(Limits::DEFAULT.channels), Need::Number(Limits::DEFAULT.channels as u64), "Data channels that wait for a visitor, at most; more are closed. TCP only.";
 });
 
 table!(CLIENT, "The half behind NAT.", {
     "remote_addr": Kind::Address, Need::Required, "The server's bind_addr as seen from here: host:port.";
     "default_token": Kind::Secret, Need::Optional, "The token of services that have none of their own.";
     #[ours] "default_token_file": Kind::Path, Need::Optional, "A file that holds default_token; one trailing newline is stripped.";
-    "heartbeat_timeout": SECONDS, Need::Seconds(40), "A control channel silent for this long is dead. Keep it above the server's heartbeat_interval. 0: off.";
-    "retry_interval": Kind::Seconds { zero: Some(1), max: YEAR }, Need::Seconds(1), "The longest pause between two attempts to connect.";
-    #[ours] "handshake_timeout": Kind::Seconds { zero: Some(5), max: HOUR }, Need::Seconds(5), "The most time from connecting to authentication.";
-    #[ours] "shutdown_grace": SECONDS, Need::Seconds(3), "How long established connections may go on after a stop signal. 0: they end at once.";
+    "heartbeat_timeout": SECONDS, Need::Number(40), "A control channel silent for this long is dead. Keep it above the server's heartbeat_interval. 0: off.";
+    "retry_interval": Kind::Seconds { zero: Some(1), max: YEAR }, Need::Number(1), "The longest pause between two attempts to connect.";
+    #[ours] "handshake_timeout": Kind::Seconds { zero: Some(5), max: HOUR }, Need::Number(5), "The most time from connecting to authentication.";
+    #[ours] "shutdown_grace": SECONDS, Need::Number(3), "How long established connections may go on after a stop signal. 0: they end at once.";
+    #[ours] "token_grace": SECONDS, Need::Number(super::DEFAULT_TOKEN_GRACE.as_secs()), "After a reload that changes the key or the root that the server must have: how long the old one is still good. 0: revoked at once.";
     "prefer_ipv6": Kind::Flag, Need::Optional, "Has no effect, as upstream.";
     "transport": Kind::Table(&CLIENT_TRANSPORT), Need::Optional, "How the bytes between client and server are carried.";
     "services": Kind::Services(&CLIENT_SERVICE), Need::Required, "The services, by name. May be empty.";
@@ -168,8 +190,8 @@ const TRANSPORT_TYPES: Kind = Kind::Choice(&["tcp", "tls", "noise", "websocket"]
 
 table!(TCP, "Options of TCP sockets, whatever the transport.", {
     "nodelay": Kind::Flag, Need::Flag(true), "TCP_NODELAY: send small packets at once.";
-    "keepalive_secs": Kind::Seconds { zero: Some(1), max: KEEPALIVE }, Need::Seconds(20), "Silence before the first keepalive probe (TCP_KEEPIDLE).";
-    "keepalive_interval": Kind::Seconds { zero: Some(1), max: KEEPALIVE }, Need::Seconds(8), "Time between keepalive probes (TCP_KEEPINTVL).";
+    "keepalive_secs": Kind::Seconds { zero: Some(1), max: KEEPALIVE }, Need::Number(20), "Silence before the first keepalive probe (TCP_KEEPIDLE).";
+    "keepalive_interval": Kind::Seconds { zero: Some(1), max: KEEPALIVE }, Need::Number(8), "Time between keepalive probes (TCP_KEEPINTVL).";
     "proxy": Kind::Url, Need::Optional, "Client only: reach the server through this proxy, http://[user:password@]host:port or socks5://[user:password@]host:port.";
 });
 

@@ -200,10 +200,10 @@ fn roles(check: &mut Check<'_>, top: &Section<'_>, choice: RoleChoice) -> [bool;
 fn heartbeats(check: &mut Check<'_>, [server, client]: &[Option<Section<'_>>; 2], run: [bool; 2]) {
     let Some(client) = client else { return };
     let key = "heartbeat_timeout";
-    let timeout = client.seconds(key).unwrap_or(0);
+    let timeout = client.number(key).unwrap_or(0);
     let interval = match server {
-        Some(server) => server.seconds("heartbeat_interval"),
-        None => keys::SERVER.key("heartbeat_interval").and_then(keys::Key::default_seconds),
+        Some(server) => server.number("heartbeat_interval"),
+        None => keys::SERVER.key("heartbeat_interval").and_then(keys::Key::default_number),
     };
     let interval = interval.unwrap_or(0);
     // 0 turns either off.

@@ -102,9 +102,57 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// How long a visitor waits for a data channel.
     pub visitor_timeout: Duration,
+    /// What becomes of a second client of a service.
+    pub on_duplicate: OnDuplicate,
+    /// How long what a reload has replaced (a token, a pinned key) is still good.
+    pub token_grace: Duration,
+    /// Connections before authentication: all, and from one address.
+    pub max_unauthenticated: MaxUnauthenticated,
     /// By name.
     pub services: BTreeMap<Arc<str>, ServerService>,
 }
+
+/// What becomes of a client that proves that it knows the token of a service that has a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// It takes the other's place.
+    Replace,
+    /// It is refused while the other is alive.
+    Refuse,
+}
+
+/// How many connections may be unauthenticated at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxUnauthenticated {
+    /// Of the whole server.
+    pub total: usize,
+    /// From one IPv4 address or one IPv6 /64, unless a client is authenticated from there.
+    pub per_address: usize,
+}
+
+impl MaxUnauthenticated {
+    /// Where the configuration says nothing.
+    pub const DEFAULT: Self = MaxUnauthenticated { total: 4096, per_address: 128 };
+}
+
+/// What one service may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Visitors at the same time, waiting or served.
+    pub visitors: usize,
+    /// Visitors that wait for a data channel (TCP).
+    pub waiting: usize,
+    /// Data channels that wait for a visitor (TCP).
+    pub channels: usize,
+}
+
+impl Limits {
+    /// Where the configuration says nothing: more than normal use ever needs.
+    pub const DEFAULT: Self = Limits { visitors: 65_536, waiting: 2048, channels: 1024 };
+}
+
+/// How long replaced tokens and pins are good where the configuration says nothing.
+pub const DEFAULT_TOKEN_GRACE: Duration = Duration::from_secs(300);
 
 /// One service, as the server sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +167,8 @@ pub struct ServerService {
     pub nodelay: bool,
     /// TCP or UDP, and what only one of them has.
     pub kind: ServerKind,
+    /// What it may hold.
+    pub limits: Limits,
 }
 
 /// What a server service carries.
@@ -159,6 +209,8 @@ pub struct Client {
     pub handshake_timeout: Duration,
     /// How long established relays may go on after a stop signal.
     pub shutdown_grace: Duration,
+    /// How long a pinned key or root that a reload has replaced is still good.
+    pub token_grace: Duration,
     /// By name.
     pub services: BTreeMap<Arc<str>, ClientService>,
 }

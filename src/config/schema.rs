@@ -41,7 +41,9 @@ fn key(key: &Key) -> Value {
         Kind::Table(inner) => table(inner),
         Kind::Services(inner) => json!({ "type": "object", "additionalProperties": table(inner) }),
         Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Seconds { .. } => json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX }),
+        Kind::Seconds { .. } | Kind::Count { .. } => {
+            json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX })
+        }
         Kind::Choice(choices) => json!({ "type": "string", "enum": choices }),
         Kind::Url => json!({ "type": "string", "pattern": "^([Hh][Tt][Tt][Pp]|[Ss][Oo][Cc][Kk][Ss]5)://" }),
         Kind::Address => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
@@ -52,7 +54,7 @@ fn key(key: &Key) -> Value {
     schema["description"] = json!(format!("{}{unit}{ours}", key.doc));
     match key.need {
         Need::Required | Need::Optional => {}
-        Need::Seconds(seconds) => schema["default"] = json!(seconds),
+        Need::Number(number) => schema["default"] = json!(number),
         Need::Flag(flag) => schema["default"] = json!(flag),
         Need::Text(text) => schema["default"] = json!(text),
     }

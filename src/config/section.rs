@@ -96,18 +96,35 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Seconds as written, or their default.
-    pub(super) fn seconds(&self, key: &str) -> Option<u64> {
+    /// A number as written, or its default.
+    pub(super) fn number(&self, key: &str) -> Option<u64> {
         match self.get(key).map(|node| &node.value) {
             Some(Value::Integer(seconds)) => Some(*seconds),
-            _ => self.table.key(key)?.default_seconds(),
+            _ => self.table.key(key)?.default_number(),
         }
     }
 
     /// Seconds in their bounds, with a warning if they were not.
     pub(super) fn duration(&self, check: &mut Check<'_>, key: &str) -> Option<Duration> {
-        let written = self.seconds(key)?;
         let Kind::Seconds { zero, max } = self.table.key(key)?.kind else { return None };
+        self.bounded(check, key, zero, max, " seconds").map(Duration::from_secs)
+    }
+
+    /// A count in its bounds, with a warning if it was not.
+    pub(super) fn count(&self, check: &mut Check<'_>, key: &str) -> Option<usize> {
+        let Kind::Count { zero, max } = self.table.key(key)?.kind else { return None };
+        self.bounded(check, key, Some(zero), max, "").and_then(|count| usize::try_from(count).ok())
+    }
+
+    fn bounded(
+        &self,
+        check: &mut Check<'_>,
+        key: &str,
+        zero: Option<u64>,
+        max: u64,
+        unit: &str,
+    ) -> Option<u64> {
+        let written = self.number(key)?;
         let used = if written == 0 { zero.unwrap_or(0) } else { written.min(max) };
         if used != written {
             let what = if written == 0 { "0 makes no sense here" } else { "this is too large" };
@@ -116,10 +133,10 @@ impl<'a> Section<'a> {
                 self.place(key),
                 self.path(key),
                 &format!("{what}: {used} is used"),
-                &format!("{least} to {max} seconds"),
+                &format!("{least} to {max}{unit}"),
             );
         }
-        Some(Duration::from_secs(used))
+        Some(used)
     }
 
     /// An address.

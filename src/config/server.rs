@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::check::Check;
 use super::section::Section;
 use super::{
-    ProxyProtocol, Server, ServerKind, ServerService, ServerTransport, TcpOptions, clash, service, transport,
+    Limits, MaxUnauthenticated, OnDuplicate, ProxyProtocol, Server, ServerKind, ServerService,
+    ServerTransport, TcpOptions, clash, service, transport,
 };
 
 /// Resolves the server half; if it is not `run`, only what upstream refuses is looked at. None: an error was noted,
@@ -28,6 +29,12 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
             continue;
         }
         service::check_name(check, &section);
+        let most = |check: &mut Check<'_>, key| section.count(check, key).unwrap_or(1);
+        let limits = Limits {
+            visitors: most(check, "max_visitors"),
+            waiting: most(check, "max_waiting"),
+            channels: most(check, "max_channels"),
+        };
         let bind_addr = section.endpoint(check, "bind_addr");
         let (Some(token), Some(bind_addr)) = (token, bind_addr) else {
             continue;
@@ -39,6 +46,7 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
             token,
             nodelay: section.flag("nodelay").unwrap_or(tcp.nodelay),
             kind,
+            limits,
         };
         services.insert(name, service);
     }
@@ -53,8 +61,16 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
     }
     let time = |check: &mut Check<'_>, key| half.duration(check, key).unwrap_or_default();
     let heartbeat_interval = time(check, "heartbeat_interval");
-    let [handshake_timeout, shutdown_grace, visitor_timeout] =
-        ["handshake_timeout", "shutdown_grace", "visitor_timeout"].map(|key| time(check, key));
+    let [handshake_timeout, shutdown_grace, visitor_timeout, token_grace] =
+        ["handshake_timeout", "shutdown_grace", "visitor_timeout", "token_grace"].map(|key| time(check, key));
+    let max_unauthenticated = MaxUnauthenticated {
+        total: half.count(check, "max_unauthenticated").unwrap_or(1),
+        per_address: half.count(check, "max_unauthenticated_per_address").unwrap_or(1),
+    };
+    let on_duplicate = match half.text("on_duplicate") {
+        Some("refuse") => OnDuplicate::Refuse,
+        _ => OnDuplicate::Replace,
+    };
     Some(Server {
         bind_addr: bind_addr?,
         transport: how?,
@@ -63,6 +79,9 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
         handshake_timeout,
         shutdown_grace,
         visitor_timeout,
+        on_duplicate,
+        token_grace,
+        max_unauthenticated,
         services,
     })
 }

@@ -66,7 +66,7 @@ fn value(check: &mut Check<'_>, section: &Section<'_>, key: &'static Key, node: 
             true
         }
         (Kind::Text | Kind::Secret | Kind::Path | Kind::Url | Kind::Address, Value::Text(_)) => true,
-        (Kind::Flag, Value::Flag(_)) | (Kind::Seconds { .. }, Value::Integer(_)) => true,
+        (Kind::Flag, Value::Flag(_)) | (Kind::Seconds { .. } | Kind::Count { .. }, Value::Integer(_)) => true,
         _ => false,
     };
     if !right {
@@ -84,6 +84,7 @@ pub(super) fn expected(kind: Kind) -> String {
         Kind::Address => "a string \"host:port\"",
         Kind::Flag => "true or false",
         Kind::Seconds { .. } => "a whole number of seconds",
+        Kind::Count { .. } => "a whole number",
         Kind::Table(_) => "a table",
         Kind::Services(_) => "a table with a table for each service",
         Kind::Choice(choices) => {

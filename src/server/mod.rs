@@ -46,10 +46,15 @@ const MAX_HANDSHAKES: usize = 4096;
 /// Events that wait for a service's task.
 const MAX_EVENTS: usize = 1024;
 
-/// What the tasks of a server share.
-struct Shared {
+/// What new connections are treated by: a reload replaces it whole.
+struct Settings {
     config: config::Server,
     acceptor: Acceptor,
+}
+
+/// What the tasks of a server share.
+struct Shared {
+    settings: Mutex<Arc<Settings>>,
     registry: Registry,
     counters: Arc<Counters>,
     strangers: Mutex<Strangers>,
@@ -57,6 +62,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// The present settings; who holds on to them keeps them, whatever is reloaded.
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The guard is never held across an await. A panic elsewhere leaves the table whole.
     fn strangers(&self) -> MutexGuard<'_, Strangers> {
         self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -119,8 +129,7 @@ impl Server {
             services.push((Arc::new(service.clone()), sockets.map_err(at(key))?));
         }
         let shared = Shared {
-            config,
-            acceptor,
+            settings: Mutex::new(Arc::new(Settings { config, acceptor })),
             registry: Registry::default(),
             counters,
             strangers: Mutex::default(),
@@ -146,15 +155,16 @@ impl Server {
     /// Serves until the scope drains; what is still relayed then belongs to the scope.
     pub async fn run(self, scope: Scope) {
         let Server { shared, mut control, services } = self;
+        let settings = shared.settings();
         tracing::info!(
             address = ?control.addresses(),
-            transport = shared.config.transport.name(),
+            transport = settings.config.transport.name(),
             services = services.len(),
             "server is listening"
         );
         let shared = Arc::new(shared);
         for (service, sockets) in services {
-            start_service(&shared, service, sockets, &scope);
+            start_service(&shared, &settings.config, service, sockets, &scope);
         }
         scope.spawn_until_drain(tell_of_strangers(shared.clone()));
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
@@ -198,7 +208,13 @@ fn tell(line: &Line) {
     }
 }
 
-fn start_service(shared: &Arc<Shared>, config: Arc<ServerService>, sockets: Sockets, scope: &Scope) {
+fn start_service(
+    shared: &Shared,
+    server: &config::Server,
+    config: Arc<ServerService>,
+    sockets: Sockets,
+    scope: &Scope,
+) {
     let (sender, events) = mpsc::channel(MAX_EVENTS);
     let weak = sender.downgrade();
     let own = scope.child();
@@ -210,8 +226,8 @@ fn start_service(shared: &Arc<Shared>, config: Arc<ServerService>, sockets: Sock
             let service = service::TcpService {
                 config,
                 proxy_protocol,
-                tcp: shared.config.tcp,
-                visitor_timeout: shared.config.visitor_timeout,
+                tcp: server.tcp,
+                visitor_timeout: server.visitor_timeout,
                 counters,
                 events: weak,
                 relays: scope.clone(),

@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Shared;
 use super::control::{self, Demand};
 use super::registry::{Event, Service, SessionId};
+use super::{Settings, Shared};
 use crate::counters::Counters;
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
@@ -39,8 +39,10 @@ enum Reject {
 
 /// Takes a connection through its handshake and hands it on. Never fails: what goes wrong is logged and counted.
 pub async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr) {
-    tcp::set_options(&tcp, &shared.config.tcp, shared.config.tcp.nodelay);
-    let outcome = timeout(shared.config.handshake_timeout, handshake(&shared, tcp, peer)).await;
+    let settings = shared.settings();
+    let config = &settings.config;
+    tcp::set_options(&tcp, &config.tcp, config.tcp.nodelay);
+    let outcome = timeout(config.handshake_timeout, handshake(&shared, &settings, tcp, peer)).await;
     let reject = match outcome {
         Ok(Ok(())) => return,
         Ok(Err(reject)) => reject,
@@ -69,21 +71,26 @@ fn log_failure(shared: &Shared, peer: SocketAddr, service: Option<&str>) {
     }
 }
 
-async fn handshake(shared: &Arc<Shared>, tcp: TcpStream, peer: SocketAddr) -> Result<(), Reject> {
-    let mut stream = shared.acceptor.accept(tcp).await?;
+async fn handshake(
+    shared: &Arc<Shared>,
+    settings: &Arc<Settings>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+) -> Result<(), Reject> {
+    let mut stream = settings.acceptor.accept(tcp).await?;
     let mut hello = [0; Hello::LEN];
     stream.read_exact(&mut hello).await?;
     match on_hello(&hello)? {
-        Opening::Control(digest) => control_channel(shared, stream, peer, digest).await,
-        Opening::Data(key) => data_channel(shared, stream, key),
+        Opening::Control(digest) => control_channel(shared, settings, stream, peer, digest).await,
+        Opening::Data(key) => data_channel(shared, settings, stream, key),
     }
 }
 
 /// Hands a data channel to its service. Never waits.
-fn data_channel(shared: &Shared, stream: Stream, key: SessionKey) -> Result<(), Reject> {
+fn data_channel(shared: &Shared, settings: &Settings, stream: Stream, key: SessionKey) -> Result<(), Reject> {
     let route = shared.registry.route(&key).ok_or(Reject::UnknownSession)?;
     let nodelay = route.service.config.nodelay;
-    if nodelay != shared.config.tcp.nodelay {
+    if nodelay != settings.config.tcp.nodelay {
         tcp::set_nodelay(stream.tcp(), nodelay);
     }
     let event = Event::Channel(route.session, stream);
@@ -92,6 +99,7 @@ fn data_channel(shared: &Shared, stream: Stream, key: SessionKey) -> Result<(), 
 
 async fn control_channel(
     shared: &Arc<Shared>,
+    settings: &Arc<Settings>,
     mut stream: Stream,
     peer: SocketAddr,
     digest: ServiceDigest,
@@ -112,7 +120,8 @@ async fn control_channel(
     };
     let scope = service.scope.child();
     let (session, replaced) = shared.registry.begin(digest, key, service.clone(), peer, scope.clone());
-    let begun = Begun { shared: shared.clone(), digest, key, session, service, peer };
+    let begun =
+        Begun { shared: shared.clone(), settings: settings.clone(), digest, key, session, service, peer };
     let name = &begun.service.config.name;
     match replaced {
         Some(old) => {
@@ -139,6 +148,7 @@ async fn refuse(mut stream: Stream, ack: Ack, service: Option<Service>) -> Resul
 /// A session from Ack to the end of its control channel.
 struct Begun {
     shared: Arc<Shared>,
+    settings: Arc<Settings>,
     digest: ServiceDigest,
     key: SessionKey,
     session: SessionId,
@@ -169,12 +179,12 @@ impl Begun {
         if self.service.events.send(came).await.is_err() {
             return control::End::Failed(io::Error::other("the service is gone"));
         }
-        let acknowledged = timeout(self.shared.config.handshake_timeout, async {
+        let acknowledged = timeout(self.settings.config.handshake_timeout, async {
             stream.write_all(&Ack::Ok.encode()).await?;
             stream.flush().await
         });
         match acknowledged.await {
-            Ok(Ok(())) => control::serve(stream, &demand, self.shared.config.heartbeat_interval).await,
+            Ok(Ok(())) => control::serve(stream, &demand, self.settings.config.heartbeat_interval).await,
             Ok(Err(error)) => control::End::Failed(error),
             Err(_) => control::End::Failed(io::ErrorKind::TimedOut.into()),
         }
