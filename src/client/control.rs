@@ -102,7 +102,11 @@ async fn authenticate(
     stream.write_all(&hello).await?;
     stream.flush().await?;
     let mut challenge = [0; Hello::LEN];
-    stream.read_exact(&mut challenge).await?;
+    let (head, rest) = challenge.split_at_mut(Hello::HEAD);
+    stream.read_exact(head).await?;
+    // Whoever speaks first and something else (SSH, a mail server) is not waited for.
+    Hello::decode_head(head)?;
+    stream.read_exact(rest).await?;
     let (auth, expect_ack) = expect_challenge.on_challenge(&challenge)?;
     stream.write_all(&auth).await?;
     stream.flush().await?;

@@ -11,6 +11,7 @@ mod fake_server;
 mod hostile;
 mod limits;
 mod listeners;
+mod middlebox;
 mod proxy_header;
 mod restart;
 mod roles;
