@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod asking;
 mod datagrams;
 mod fake_client;
 mod fake_server;
