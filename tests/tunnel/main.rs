@@ -13,6 +13,8 @@ mod hostile;
 mod limits;
 mod listeners;
 mod middlebox;
+mod names;
+mod paused;
 mod proxy_header;
 mod restart;
 mod roles;
