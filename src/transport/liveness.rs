@@ -29,6 +29,9 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(32_767);
 /// minute would end connections.
 const RETRANSMISSION: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(120));
 
+/// TCP_USER_TIMEOUT counts from the first retransmission on, which comes after 200 ms or more.
+const FIRST_PAUSE: Duration = Duration::from_millis(400);
+
 /// How long a connection at rest may be without an answer.
 fn patience(options: &TcpOptions) -> Duration {
     options.keepalive_idle + options.keepalive_interval * PROBES
@@ -65,10 +68,12 @@ pub fn watch_heartbeats(tcp: &TcpStream, options: &TcpOptions, heartbeat: Option
 /// NAT tables fresh: a heartbeat goes out before a second one can be judged.
 fn heartbeats(options: &TcpOptions, heartbeat: Option<Duration>) -> (Duration, Duration) {
     let patience = patience(options);
-    match heartbeat {
-        Some(heartbeat) if heartbeat / 6 * 5 < patience => {
+    let within = heartbeat
+        .map(|heartbeat| (heartbeat, heartbeat - (heartbeat / 6).max(FIRST_PAUSE).min(heartbeat / 2)));
+    match within {
+        Some((heartbeat, within)) if within < patience => {
             let interval = options.keepalive_interval.max(whole_seconds(heartbeat)).min(LONGEST_INTERVAL);
-            (interval, heartbeat / 6 * 5)
+            (interval, within)
         }
         _ => (options.keepalive_interval, patience),
     }
@@ -140,8 +145,8 @@ mod tests {
     fn a_cut_is_noticed_within_two_heartbeats() {
         for heartbeat in [1, 2, 5, 30, 60, 100] {
             let (_, acknowledged_within) = heartbeats(&TcpOptions::default(), Some(secs(heartbeat)));
-            assert!(secs(heartbeat) + acknowledged_within < secs(2 * heartbeat));
-            assert!(acknowledged_within > secs(heartbeat) * 4 / 5);
+            assert!(secs(heartbeat) + acknowledged_within + FIRST_PAUSE <= secs(2 * heartbeat));
+            assert!(acknowledged_within >= secs(heartbeat) * 6 / 10);
         }
         // Keepalive is faster than seldom heartbeats, and there even if they are off.
         for heartbeat in [Some(secs(200)), Some(secs(31_536_000)), None] {
