@@ -82,7 +82,7 @@ async fn connect(shared: &Shared, service: &ClientService) -> Result<Session, En
         .map_err(End::Unreachable)?;
     let (mut stream, expect_ack) = timeout(patience, authenticate(shared, service, &addresses))
         .await
-        .map_err(|_| End::TimedOut("the handshake with the server"))??;
+        .map_err(|_| End::TimedOut("connecting to the server, or the handshake with it,"))??;
     let mut ack = [0; Ack::LEN];
     timeout(ACK_TIMEOUT, stream.read_exact(&mut ack))
         .await

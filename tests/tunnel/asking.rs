@@ -1,7 +1,6 @@
 //! A server that asks for more than is good: what is dialled, what waits for a visitor and what waits for its turn is
 //! bounded, nothing that was taken is dropped, and the log stays short.
 
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::common::net;
@@ -10,6 +9,7 @@ use super::common::service::Local;
 use super::common::tunnel::Service;
 use super::fake_server::{TOKEN, client, nonce, serve_one, sockets_of, still_serves};
 use super::limits::many_descriptors;
+use super::silence::Silent;
 
 /// Data channels dialled at a time, waiting for a visitor, and requests that wait for their turn.
 const DIALS: usize = 64;
@@ -46,24 +46,6 @@ fn a_flood_of_requests() {
             break;
         }
         open.push(stream);
-    }
-}
-
-/// Takes the place of a server's listener: connections to it are neither taken nor refused.
-struct Silent {
-    _listener: socket2::Socket,
-    _filling: Vec<TcpStream>,
-}
-
-impl Silent {
-    fn on(addr: SocketAddr) -> Self {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&addr.into()).unwrap();
-        socket.listen(0).unwrap();
-        // The kernel drops what comes when the backlog is full.
-        let _filling = vec![TcpStream::connect(addr).unwrap()];
-        Silent { _listener: socket, _filling }
     }
 }
 

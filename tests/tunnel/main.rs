@@ -18,6 +18,7 @@ mod paused;
 mod proxy_header;
 mod restart;
 mod roles;
+mod silence;
 mod stop;
 mod streams;
 

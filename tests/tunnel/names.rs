@@ -1,6 +1,6 @@
 //! Names whose addresses come late and change: looked up again whenever that may help, never the end of anything.
 
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -9,6 +9,7 @@ use super::common::service::Local;
 use super::common::tunnel::{Build, Link, Plan, Service};
 use super::common::visitor::{self, UdpVisitor};
 use super::common::{net, skip};
+use super::silence::Silent;
 
 /// A file in place of /etc/hosts, for one process; no name is asked of anybody else.
 struct Hosts {
@@ -84,24 +85,6 @@ fn the_server_s_name_is_looked_up_at_each_attempt() {
         }
         server.kill();
         client.wait_for_times("closed by the server", round);
-    }
-}
-
-/// A listener that neither takes nor refuses.
-struct Silent {
-    addr: SocketAddr,
-    _listener: socket2::Socket,
-    _filling: TcpStream,
-}
-
-impl Silent {
-    fn on(addr: SocketAddr) -> Self {
-        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        listener.bind(&addr.into()).unwrap();
-        listener.listen(0).unwrap();
-        // The kernel drops what comes when the backlog is full.
-        let filling = TcpStream::connect(addr).unwrap();
-        Silent { addr, _listener: listener, _filling: filling }
     }
 }
 
