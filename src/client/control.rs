@@ -4,30 +4,20 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
 use super::data;
+use super::limits::{Limits, MAX_QUEUED};
 use crate::backoff::Backoff;
 use crate::config::ClientService;
 use crate::tasks::Scope;
 use crate::transport::Stream;
 use crate::wire::handshake::{ExpectChallenge, Refusal};
 use crate::wire::{Ack, ControlCommand, Hello, Malformed, SessionKey};
-
-/// Data channels that are dialled at the same time.
-const MAX_DIALS: usize = 64;
-
-/// Data channels that wait for a visitor.
-const MAX_IDLE: usize = 1024;
-
-/// Requests that wait for their turn; a server that asks for more is not in its right mind.
-const MAX_QUEUED: usize = 4096;
 
 /// How long the server may take to say yes: it may hold a newcomer back while it asks the incumbent.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,29 +43,23 @@ struct Session {
     server: SocketAddr,
 }
 
-/// What the data channels of one session share.
-pub struct Limits {
-    /// Dials under way.
-    pub dials: Semaphore,
-    /// Channels dialled or waiting for their visitor.
-    pub idle: Semaphore,
-    /// Requests not yet turned into a dial.
-    pub queued: AtomicUsize,
-}
-
 /// Keeps the service's control channel up until the scope drains (the caller drops this future then).
 pub async fn run(shared: Arc<Shared>, service: Arc<ClientService>, scope: Scope) {
     let mut backoff = Backoff::new(service.retry_interval);
     let name = &service.name;
     loop {
-        let begun = Instant::now();
+        // A handshake that takes its time is no success.
+        let mut lasted = Duration::ZERO;
         let end = match connect(&shared, &service).await {
             Ok(session) => {
                 // The peer may be a proxy on the way.
                 let (server, peer) = (&shared.config.remote_addr, session.server);
                 tracing::info!(service = %name, %server, %peer, "connected to the server");
                 let _connected = shared.counters.connected();
-                obey(&shared, &service, session, &scope).await
+                let begun = Instant::now();
+                let end = obey(&shared, &service, session, &scope).await;
+                lasted = begun.elapsed();
+                end
             }
             Err(end) => end,
         };
@@ -83,7 +67,7 @@ pub async fn run(shared: Arc<Shared>, service: Arc<ClientService>, scope: Scope)
         if scope.is_draining() {
             return;
         }
-        let pause = backoff.pause(begun.elapsed(), fastrand::f64());
+        let pause = backoff.pause(lasted, fastrand::f64());
         let server = &shared.config.remote_addr;
         tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {pause:.1?}");
         sleep(pause).await;
@@ -98,7 +82,7 @@ async fn connect(shared: &Shared, service: &ClientService) -> Result<Session, En
         .map_err(End::Unreachable)?;
     let (mut stream, expect_ack) = timeout(patience, authenticate(shared, service, &addresses))
         .await
-        .map_err(|_| End::TimedOut("the handshake with the server"))??;
+        .map_err(|_| End::TimedOut("connecting to the server, or the handshake with it,"))??;
     let mut ack = [0; Ack::LEN];
     timeout(ACK_TIMEOUT, stream.read_exact(&mut ack))
         .await
@@ -118,7 +102,11 @@ async fn authenticate(
     stream.write_all(&hello).await?;
     stream.flush().await?;
     let mut challenge = [0; Hello::LEN];
-    stream.read_exact(&mut challenge).await?;
+    let (head, rest) = challenge.split_at_mut(Hello::HEAD);
+    stream.read_exact(head).await?;
+    // Whoever speaks first and something else (SSH, a mail server) is not waited for.
+    Hello::decode_head(head)?;
+    stream.read_exact(rest).await?;
     let (auth, expect_ack) = expect_challenge.on_challenge(&challenge)?;
     stream.write_all(&auth).await?;
     stream.flush().await?;
@@ -131,11 +119,7 @@ async fn obey(shared: &Arc<Shared>, service: &Arc<ClientService>, session: Sessi
     let channels = scope.child();
     // Also when this future is dropped: no visitor comes to idle channels of a control channel that is gone.
     let _drain = DrainOnDrop(&channels);
-    let limits = Arc::new(Limits {
-        dials: Semaphore::new(MAX_DIALS),
-        idle: Semaphore::new(MAX_IDLE),
-        queued: AtomicUsize::new(0),
-    });
+    let limits = Arc::new(Limits::new());
     loop {
         let mut command = [0; ControlCommand::LEN];
         let read = stream.read_exact(&mut command);
@@ -154,9 +138,7 @@ async fn obey(shared: &Arc<Shared>, service: &Arc<ClientService>, session: Sessi
         match ControlCommand::decode(&command) {
             Ok(ControlCommand::HeartBeat) => {}
             Ok(ControlCommand::CreateDataChannel) => {
-                if limits.queued.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED {
-                    return End::TooManyRequests;
-                }
+                let Some(request) = limits.take() else { return End::TooManyRequests };
                 let channel = data::Channel {
                     shared: shared.clone(),
                     service: service.clone(),
@@ -164,7 +146,7 @@ async fn obey(shared: &Arc<Shared>, service: &Arc<ClientService>, session: Sessi
                     server,
                     limits: limits.clone(),
                 };
-                shared.relays.spawn(channel.serve(channels.clone()));
+                shared.relays.spawn(channel.serve(request, channels.clone()));
             }
             Err(error) => return End::Malformed(error),
         }
@@ -211,7 +193,10 @@ impl fmt::Display for End {
             End::Silent(time) => write!(f, "no heartbeat from the server for {} s", time.as_secs()),
             End::TimedOut(what) => write!(f, "{what} took too long"),
             End::TooManyRequests => {
-                write!(f, "the server asked for more than {MAX_QUEUED} data channels at once")
+                write!(
+                    f,
+                    "the server asks for data channels faster than it takes them: {MAX_QUEUED} requests are waiting"
+                )
             }
         }
     }

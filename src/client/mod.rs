@@ -3,10 +3,12 @@
 //! ```text
 //! control  one for each service: connect, authenticate, obey, reconnect
 //! data     one data channel: dial, wait for its visitor, connect to the local service, relay
+//! limits   what a server may ask
 //! ```
 
 mod control;
 mod data;
+mod limits;
 
 use std::sync::Arc;
 

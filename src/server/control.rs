@@ -61,6 +61,12 @@ impl std::fmt::Display for End {
         match self {
             End::Closed => f.write_str("closed by the client"),
             End::Spoke => f.write_str("the client sent data on its control channel"),
+            // The kernel's own word.
+            End::Failed(error)
+                if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_some() =>
+            {
+                f.write_str("no answer from the client's machine, or the link to it is cut")
+            }
             End::Failed(error) => error.fmt(f),
         }
     }

@@ -16,7 +16,7 @@ use super::registry::{Event, Service, SessionId};
 use super::{Settings, Shared};
 use crate::counters::Counters;
 use crate::tasks::Scope;
-use crate::transport::{Stream, tcp};
+use crate::transport::{Stream, liveness, tcp};
 use crate::wire::handshake::{ExpectAuth, Opening, on_hello};
 use crate::wire::{Ack, Auth, Hello, Malformed, ServiceDigest, SessionKey};
 
@@ -130,6 +130,7 @@ async fn control_channel(
         None => tracing::info!(service = %name, peer = %peer, "client connected"),
     }
     tcp::set_nodelay(stream.tcp(), true);
+    liveness::watch_heartbeats(stream.tcp(), &shared.config.tcp, shared.config.heartbeat_interval);
     // From here on the channel has a task of its own: the handshake's future is large, and its deadline is met.
     let owner = scope.clone();
     scope.spawn(async move { begun.serve(stream, owner).await });

@@ -5,6 +5,7 @@
 //! in is an error of [`Acceptor::new`] and [`Connector::new`].
 
 pub mod buffer;
+pub mod liveness;
 #[cfg(feature = "noise")]
 pub mod noise;
 #[cfg(feature = "proxy")]

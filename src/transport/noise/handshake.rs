@@ -36,9 +36,13 @@ pub(super) async fn run(
             tcp.write_all(&message[..2 + len]).await.map_err(broken)?;
         } else {
             tcp.read_exact(&mut message[..2]).await.map_err(broken)?;
-            let len = usize::from(u16::from_le_bytes([message[0], message[1]]));
+            let head = [message[0], message[1]];
+            let len = usize::from(u16::from_le_bytes(head));
             if len == 0 || len > MAX_MESSAGE {
-                return Err(invalid(format!("{NOT_NOISE} (a first message of {len} bytes)")));
+                return Err(invalid(format!(
+                    "{NOT_NOISE} (its answer begins with \"{}\")",
+                    head.escape_ascii()
+                )));
             }
             tcp.read_exact(&mut message[..len]).await.map_err(broken)?;
             state.read_message(&message[..len], &mut payload).map_err(refused)?;

@@ -122,7 +122,12 @@ pub fn check_response(head: &[u8], key: [u8; 16]) -> Result<bool, Refused> {
         Some(101) => {}
         Some(code) => {
             let reason: String = response.reason.unwrap_or_default().chars().take(60).collect();
-            return refused(format!("HTTP status {code} {}", reason.escape_debug()));
+            let hint = match code {
+                200..=399 | 511 => "a web server or a captive portal, not rathole",
+                502..=504 => "the web server in front does not reach rathole",
+                _ => "does the web server in front pass `/` on to rathole?",
+            };
+            return refused(format!("HTTP status {code} {} ({hint})", reason.escape_debug()));
         }
         None => return refused("a response without status"),
     }
