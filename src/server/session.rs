@@ -130,7 +130,8 @@ async fn control_channel(
         None => tracing::info!(service = %name, peer = %peer, "client connected"),
     }
     tcp::set_nodelay(stream.tcp(), true);
-    liveness::watch_heartbeats(stream.tcp(), &shared.config.tcp, shared.config.heartbeat_interval);
+    let config = &settings.config;
+    liveness::watch_heartbeats(stream.tcp(), &config.tcp, config.heartbeat_interval);
     // From here on the channel has a task of its own: the handshake's future is large, and its deadline is met.
     let owner = scope.clone();
     scope.spawn(async move { begun.serve(stream, owner).await });
