@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Shared;
 use super::limits::{Limits, Place, Request};
+use super::{Settings, Shared, Wanted};
 use crate::backoff::Backoff;
 use crate::config::{ClientKind, ClientService};
 use crate::counters::Counters;
@@ -36,8 +37,10 @@ const LOCAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Channel {
     /// The client.
     pub shared: Arc<Shared>,
-    /// For which service.
-    pub service: Arc<ClientService>,
+    /// For which service, and how it is now.
+    pub wanted: watch::Receiver<Wanted>,
+    /// How the server is reached.
+    pub settings: Arc<Settings>,
     /// What the channel presents.
     pub key: SessionKey,
     /// Where the control channel is connected.
@@ -60,16 +63,22 @@ impl Channel {
             Err(error) => return self.complain(&error),
         };
         drop(session);
-        match (command, self.service.kind) {
+        // As it is now: it may be another than when the channel was dialled.
+        let wanted = self.wanted();
+        match (command, wanted.service.kind) {
             (DataCommand::StartForwardTcp, ClientKind::Tcp) => {
-                serve_visitor(self.shared, self.service, stream).await;
+                serve_visitor(self.shared, wanted, stream).await;
             }
             (DataCommand::StartForwardUdp, ClientKind::Udp { prefer_ipv6 }) => {
-                serve_datagrams(self.shared, self.service, stream, prefer_ipv6).await;
+                serve_datagrams(self.shared, self.wanted, wanted.service, stream, prefer_ipv6).await;
             }
             (DataCommand::StartForwardTcp, ClientKind::Udp { .. }) => self.mismatch("tcp", "udp"),
             (DataCommand::StartForwardUdp, ClientKind::Tcp) => self.mismatch("udp", "tcp"),
         }
+    }
+
+    fn wanted(&self) -> Wanted {
+        self.wanted.borrow().clone()
     }
 
     /// Waits for its turn, dials, and waits for the server's first word; None if the channel is not wanted any more.
@@ -103,7 +112,8 @@ impl Channel {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => {
-                tracing::debug!(service = %self.service.name, %error, "idle data channel lost");
+                let name = self.wanted().service.name.clone();
+                tracing::debug!(service = %name, %error, "idle data channel lost");
                 return Ok(None);
             }
         }
@@ -119,8 +129,9 @@ impl Channel {
         let deadline = Instant::now() + DIAL_TIMEOUT;
         let mut backoff = Backoff::new(DIAL_PAUSE);
         loop {
+            let service = self.wanted().service;
             let attempt = async {
-                let mut stream = self.shared.connector.connect(&[self.server], self.service.nodelay).await?;
+                let mut stream = self.settings.connector.connect(&[self.server], service.nodelay).await?;
                 stream.write_all(&Hello::Data(self.key).encode()).await?;
                 stream.flush().await?;
                 Ok::<_, io::Error>(stream)
@@ -134,7 +145,7 @@ impl Channel {
             if Instant::now() + pause >= deadline {
                 return Err(error);
             }
-            tracing::debug!(service = %self.service.name, server = %self.server, %error, "cannot dial, trying again");
+            tracing::debug!(service = %service.name, server = %self.server, %error, "cannot dial, trying again");
             sleep(pause).await;
         }
     }
@@ -142,7 +153,7 @@ impl Channel {
     /// One line for many failures: a server or a firewall that lets no data channel through fails each of them.
     fn complain(&self, error: &io::Error) {
         if let Some(failures) = self.limits.complain(Instant::now().into_std()) {
-            let Channel { service, server, .. } = self;
+            let (service, server) = (self.wanted().service, self.server);
             tracing::warn!(
                 service = %service.name, %server, %error, failures,
                 "no data channel to the server, though it has a control channel: visitors wait in vain"
@@ -153,7 +164,7 @@ impl Channel {
     fn mismatch(&self, server: &str, client: &str) {
         if self.limits.complain(Instant::now().into_std()).is_some() {
             tracing::error!(
-                service = %self.service.name,
+                service = %self.wanted().service.name,
                 "the server's service is of type {server}, this client's of type {client}: make both the same"
             );
         }
@@ -166,7 +177,8 @@ async fn over(session: &Scope) {
     sleep(LAST_CALL).await;
 }
 
-async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream: Stream) {
+async fn serve_visitor(shared: Arc<Shared>, wanted: Wanted, stream: Stream) {
+    let Wanted { service, settings } = wanted;
     let since = Instant::now();
     let server = stream.tcp().peer_addr().ok();
     let running = shared.counters.running();
@@ -182,7 +194,8 @@ async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream:
             return;
         }
     };
-    tcp::set_options(&local, &shared.config.tcp, service.nodelay);
+    tcp::set_options(&local, &settings.config.tcp, service.nodelay);
+    drop(settings);
     Counters::add(&shared.counters.visitors, 1);
     let mut relay = Relay::new(stream, local, Side::Client, since, shared.counters.clone());
     let reason = tokio::select! {
@@ -205,6 +218,7 @@ async fn connect_local(service: &ClientService) -> io::Result<TcpStream> {
 
 async fn serve_datagrams(
     shared: Arc<Shared>,
+    mut wanted: watch::Receiver<Wanted>,
     service: Arc<ClientService>,
     stream: Stream,
     prefer_ipv6: bool,
@@ -217,16 +231,28 @@ async fn serve_datagrams(
     let mut on_end = |tally: Tally, end: FlowEnd| log(&tally, &end.to_string());
     let mut locals = Locals::new(&service.local_addr, prefer_ipv6, &shared.counters, &mut on_end);
     let reason = tokio::select! {
+        biased;
+        // Datagrams have no end to wait for.
+        () = shared.relays.draining() => "cut by the stop of this client".to_owned(),
         ended = serve_local(stream, &mut locals) => {
             tracing::info!(service = %service.name, reason = %ended, "UDP data channel ended");
             ended.to_string()
         }
-        // Datagrams have no end to wait for.
-        () = shared.relays.draining() => "cut by the stop of this client".to_owned(),
+        // The server is told by the channel's end, and asks for another.
+        () = moved(&mut wanted, &service) => "the service was changed by a reload".to_owned(),
     };
     for tally in locals.into_tallies() {
         log(&tally, &reason);
     }
+}
+
+/// Completes when datagrams are led elsewhere, or the service is gone.
+async fn moved(wanted: &mut watch::Receiver<Wanted>, service: &ClientService) {
+    let same = |wanted: &Wanted| {
+        wanted.service.local_addr == service.local_addr && wanted.service.kind == service.kind
+    };
+    // An error: nobody wants the service any more.
+    let _ = wanted.wait_for(|wanted| !same(wanted)).await;
 }
 
 /// The line for each ended visitor. Its address is known for UDP only; `peer` is the server, `moved` is up and down.

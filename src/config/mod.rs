@@ -8,6 +8,7 @@
 mod check;
 mod clash;
 mod client;
+pub mod diff;
 mod endpoint;
 pub mod files;
 mod given;
