@@ -117,6 +117,10 @@ impl From<Malformed> for End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // The kernel's own word.
+            End::Io(error) if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_some() => {
+                f.write_str("no answer from the server's machine, or the link to it is cut")
+            }
             End::Unreachable(error) | End::Io(error) => error.fmt(f),
             End::Malformed(error) => error.fmt(f),
             End::Refused(Refusal::AuthFailed) => {

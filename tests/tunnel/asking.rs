@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::common::net;
 use super::common::raw::{FakeServer, ZERO, hello, put, rest, take};
 use super::common::service::Local;
-use super::common::tunnel::Service;
-use super::fake_server::{TOKEN, client, nonce, serve_one, sockets_of, still_serves};
+use super::common::tunnel::{Build, Service};
+use super::common::visitor;
+use super::fake_server::{TOKEN, client, nonce, serve_one, sockets_of};
 use super::limits::many_descriptors;
 use super::silence::Silent;
 
@@ -52,7 +53,7 @@ fn a_flood_of_requests() {
 #[test]
 fn dials_are_64_at_a_time_and_4096_more_wait() {
     let local = Local::echo();
-    let (server, mut client, plan) = client(Service::tcp("svc-tcp", local.addr), "");
+    let (server, mut client, mut plan) = client(Service::tcp("svc-tcp", local.addr), "");
     let (control, _) = server.accept_control("svc-tcp", TOKEN, nonce());
     drop(server);
     let silent = Silent::on(plan.server_addr);
@@ -73,7 +74,9 @@ fn dials_are_64_at_a_time_and_4096_more_wait() {
     // With the session everything that waited is over, and the client is there again.
     net::wait("dials of a session that is over", || net::dials(plan.server_addr) <= 1);
     drop(silent);
-    still_serves(&FakeServer::listen(plan.server_addr));
+    plan.server_token = TOKEN.to_owned();
+    let _server = plan.start_server(Build::Ours);
+    visitor::wait_served(plan.services[0].visitors);
 }
 
 #[test]
