@@ -23,6 +23,12 @@ pub struct Counters {
     pub dropped_datagrams: AtomicU64,
     /// Connections closed before they were authenticated: garbage, silence, wrong token.
     pub rejected: AtomicU64,
+    /// Among them: wrong token, or a service that does not exist.
+    pub failed_authentications: AtomicU64,
+    /// Among them: dropped for newer ones, or because no descriptors were left.
+    pub crowded_out: AtomicU64,
+    /// Clients that proved their token and were refused, because another is alive (`on_duplicate = "refuse"`).
+    pub duplicates: AtomicU64,
     /// Control channels that are authenticated now.
     pub channels: AtomicU64,
 }

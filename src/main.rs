@@ -12,8 +12,10 @@ mod demo;
 mod instance;
 mod log;
 mod process;
+// Below all others, with the library's `sys`.
 #[cfg(all(panic = "abort", not(feature = "cli"), target_os = "linux"))]
-mod sys;
+#[path = "sys/lean.rs"]
+mod lean;
 
 use std::process::ExitCode;
 

@@ -2,46 +2,51 @@
 //!
 //! ```text
 //! listener  accepts, and does nothing else
+//! door      where strangers wait: gate (how many, pure), strangers (failed authentications, pure), junk (the rest, pure)
 //! session   one connection until it is known for a control or a data channel
+//! admission a second client of a service: takeovers (who takes turns must wait, pure), pulse (is the first one alive)
 //! registry  services and sessions, behind one short lock
 //! control   an authenticated control channel: commands out
 //! service   one TCP service: visitors and channels meet in the pool
 //! pool      who gets whom (pure)
 //! visitor   StartForward, the relay, the log line
 //! datagrams one UDP service
-//! strangers failed authentications, told in few lines (pure)
 //! ```
 
+mod admission;
 mod control;
 mod datagrams;
+mod door;
+mod gate;
+mod junk;
 mod listener;
 mod pool;
 mod proxy_header;
+mod pulse;
 mod registry;
+mod seldom;
 mod service;
 mod session;
 mod strangers;
+mod takeovers;
 mod visitor;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::config::{self, ServerKind, ServerService};
 use crate::counters::Counters;
 use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
+use door::Door;
 use listener::{Listeners, bind_all};
 use registry::{Registry, Service};
-use strangers::{Line, Strangers};
-
-/// Connections in their handshake, all together; more are closed at once.
-const MAX_HANDSHAKES: usize = 4096;
+use takeovers::Takeovers;
 
 /// Events that wait for a service's task.
 const MAX_EVENTS: usize = 1024;
@@ -57,8 +62,8 @@ struct Shared {
     settings: Mutex<Arc<Settings>>,
     registry: Registry,
     counters: Arc<Counters>,
-    strangers: Mutex<Strangers>,
-    stranger_came: Notify,
+    door: Arc<Door>,
+    takeovers: Mutex<Takeovers>,
 }
 
 impl Shared {
@@ -68,8 +73,8 @@ impl Shared {
     }
 
     /// The guard is never held across an await. A panic elsewhere leaves the table whole.
-    fn strangers(&self) -> MutexGuard<'_, Strangers> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn takeovers(&self) -> MutexGuard<'_, Takeovers> {
+        self.takeovers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,9 +136,9 @@ impl Server {
         let shared = Shared {
             settings: Mutex::new(Arc::new(Settings { config, acceptor })),
             registry: Registry::default(),
+            door: Arc::new(Door::new(counters.clone())),
             counters,
-            strangers: Mutex::default(),
-            stranger_came: Notify::new(),
+            takeovers: Mutex::default(),
         };
         Ok(Server { shared, control: Listeners::new(control), services })
     }
@@ -166,45 +171,17 @@ impl Server {
         for (service, sockets) in services {
             start_service(&shared, &settings.config, service, sockets, &scope);
         }
-        scope.spawn_until_drain(tell_of_strangers(shared.clone()));
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let door = shared.door.clone();
+        scope.spawn_until_drain(door.clone().tell());
         loop {
             let (tcp, peer) = tokio::select! {
                 () = scope.draining() => break,
-                accepted = control.accept() => accepted,
+                accepted = control.accept(&door) => accepted,
             };
-            let Ok(permit) = handshakes.clone().try_acquire_owned() else {
-                Counters::add(&shared.counters.rejected, 1);
-                tracing::debug!(%peer, "connection closed: too many are in their handshake");
-                continue;
-            };
-            let shared = shared.clone();
-            scope.spawn_until_drain(async move {
-                session::serve(shared, tcp, peer).await;
-                drop(permit);
-            });
+            let guest = door.enter(peer, shared.settings().config.max_unauthenticated);
+            scope.spawn_until_drain(session::serve(shared.clone(), tcp, peer, guest));
         }
-    }
-}
-
-/// Tells, from time to time, of failed authentications that were only counted. Sleeps while there are none.
-async fn tell_of_strangers(shared: Arc<Shared>) {
-    loop {
-        shared.stranger_came.notified().await;
-        while !shared.strangers().is_empty() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let lines = shared.strangers().on_time(Instant::now());
-            lines.iter().for_each(tell);
-        }
-    }
-}
-
-/// What was only counted is told without its reasons.
-fn tell(line: &Line) {
-    let failures = line.failures;
-    match line.address {
-        Some(peer) => tracing::info!(%peer, failures, "authentication failed, more than once"),
-        None => tracing::info!(failures, "authentication failed, from many more addresses"),
+        door.tell_rest();
     }
 }
 
@@ -231,6 +208,7 @@ fn start_service(
                 counters,
                 events: weak,
                 relays: scope.clone(),
+                door: shared.door.clone(),
             };
             scope.spawn(service.run(listeners, events, own));
         }

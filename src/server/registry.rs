@@ -52,6 +52,48 @@ struct Session {
     service: Service,
     client: SocketAddr,
     scope: Scope,
+    demand: Arc<Demand>,
+}
+
+/// A session to be.
+#[derive(Debug)]
+pub struct NewSession {
+    /// The service's digest.
+    pub digest: ServiceDigest,
+    /// What its data channels present.
+    pub key: SessionKey,
+    /// The service.
+    pub service: Service,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// Ends its control channel.
+    pub scope: Scope,
+    /// Where its channels are asked for.
+    pub demand: Arc<Demand>,
+}
+
+/// The current session of a service, as a newcomer sees it.
+#[derive(Debug)]
+pub struct Incumbent {
+    /// Which.
+    pub session: SessionId,
+    /// Its client's address.
+    pub client: SocketAddr,
+    /// Drains when its control channel is to end.
+    pub scope: Scope,
+    /// For its pulse.
+    pub demand: Arc<Demand>,
+    /// Whether it was authenticated with the token that the service has now.
+    pub is_present: bool,
+}
+
+/// Whose place a session may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Whoever is there.
+    Anyone,
+    /// This session's, or a free one: somebody else may have come in the meantime.
+    Only(Option<SessionId>),
 }
 
 /// Where a data channel goes.
@@ -88,27 +130,40 @@ impl Registry {
         self.lock().services.get(digest).cloned()
     }
 
-    /// Makes a session the current one of its service; `scope` ends its control channel. An earlier one is cut, and
-    /// its client's address returned.
-    pub fn begin(
-        &self,
-        digest: ServiceDigest,
-        key: SessionKey,
-        service: Service,
-        client: SocketAddr,
-        scope: Scope,
-    ) -> (SessionId, Option<SocketAddr>) {
+    /// The current session of a service.
+    pub fn incumbent(&self, digest: &ServiceDigest) -> Option<Incumbent> {
+        let inner = self.lock();
+        let session = inner.sessions.get(inner.current.get(digest)?)?;
+        let present = inner.services.get(digest);
+        Some(Incumbent {
+            session: session.id,
+            client: session.client,
+            scope: session.scope.clone(),
+            demand: session.demand.clone(),
+            is_present: present.is_some_and(|present| present.config.token == session.service.config.token),
+        })
+    }
+
+    /// Makes a session the current one of its service. An earlier one is cut, and its client's address returned.
+    /// None: another session than `over` has the place.
+    pub fn begin(&self, new: NewSession, over: Over) -> Option<(SessionId, Option<SocketAddr>)> {
+        let NewSession { digest, key, service, client, scope, demand } = new;
         let mut inner = self.lock();
+        let current = inner.current.get(&digest).and_then(|key| inner.sessions.get(key)).map(|old| old.id);
+        match over {
+            Over::Only(expected) if current.is_some() && current != expected => return None,
+            Over::Anyone | Over::Only(_) => {}
+        }
         inner.last_session += 1;
         let id = SessionId(inner.last_session);
         let replaced = inner.current.insert(digest, key).and_then(|old| inner.sessions.remove(&old));
-        inner.sessions.insert(key, Session { id, service, client, scope });
+        inner.sessions.insert(key, Session { id, service, client, scope, demand });
         drop(inner);
         let replaced = replaced.map(|session| {
             session.scope.cut();
             session.client
         });
-        (id, replaced)
+        Some((id, replaced))
     }
 
     /// Forgets a session whose control channel has ended, unless another took its place.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::control::Demand;
+use super::door::Door;
 use super::listener::Listeners;
 use super::pool::{Action, Pool, Why};
 use super::registry::{Event, SessionId};
@@ -33,6 +34,8 @@ pub struct TcpService {
     pub events: mpsc::WeakSender<Event>,
     /// Where relays live: they outlast the service.
     pub relays: Scope,
+    /// Where strangers can be dropped for visitors when descriptors are short.
+    pub door: Arc<Door>,
 }
 
 impl TcpService {
@@ -48,7 +51,7 @@ impl TcpService {
                 Some(event) = events.recv() => self.on_event(event, &mut pool, &mut client),
                 () = sleep_until(deadline) => pool.on_time(Instant::now()),
                 // Last: however many come, those who wait have their deadline.
-                (tcp, peer) = listeners.accept() => {
+                (tcp, peer) = listeners.accept(&self.door) => {
                     tcp::set_options(&tcp, &self.tcp, self.config.nodelay);
                     let since = tokio::time::Instant::now();
                     pool.on_visitor(Visitor { tcp, peer, since, moves: 0 }, since.into_std())

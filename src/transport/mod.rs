@@ -28,6 +28,11 @@ use tokio::net::TcpStream;
 
 use crate::config;
 
+/// The longest record, or HTTP head, that is taken from a client before it is authenticated: a hello needs 37 bytes,
+/// an upgrade a few hundred. See `docs/limits.md`.
+#[cfg(any(feature = "tls", feature = "noise", feature = "websocket"))]
+const STRANGER: usize = 4 * 1024;
+
 /// A connection between client and server, whatever carries it.
 #[derive(Debug)]
 pub enum Stream {
@@ -89,6 +94,20 @@ impl Stream {
             #[cfg(feature = "websocket")]
             Stream::WebSocket(websocket) => websocket.can_half_close(),
             _ => true,
+        }
+    }
+
+    /// The peer is authenticated. Until then what it can make an accepted stream hold is bounded to what a hello needs
+    /// ([`STRANGER`]).
+    pub fn trust(&mut self) {
+        match self {
+            Stream::Tcp(_) => {}
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.trust(),
+            #[cfg(feature = "noise")]
+            Stream::Noise(noise) => noise.trust(),
+            #[cfg(feature = "websocket")]
+            Stream::WebSocket(websocket) => websocket.trust(),
         }
     }
 

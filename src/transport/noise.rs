@@ -35,7 +35,7 @@ impl Acceptor {
 
     /// Runs the handshake. The caller sets the deadline.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<Stream> {
-        self.0.handshake(tcp).await
+        Ok(self.0.handshake(tcp).await?.distrust())
     }
 
     /// The public key that clients pin.
