@@ -47,6 +47,7 @@ use direction::{Direction, Fault};
 use hold::Hold;
 pub use locals::{Locals, serve_local};
 use pipe::Pool;
+pub use ready::Ready;
 pub use tally::{FlowEnd, OnEnd, Tally};
 pub use visitors::{Visitors, drop_datagrams, serve_visitors};
 use watch::Watch;

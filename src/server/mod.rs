@@ -6,20 +6,28 @@
 //! registry  services and sessions, behind one short lock
 //! control   an authenticated control channel: commands out
 //! service   one TCP service: visitors and channels meet in the pool
-//! pool      who gets whom (pure)
+//! pool      who gets whom (pure), with requests (what was asked of the client) and stock (how many to keep idle)
+//! idle      channels that wait for a visitor, watched
+//! seats     how many visitors a service has
 //! visitor   StartForward, the relay, the log line
 //! datagrams one UDP service
+//! refusals  visitors that are refused, told in few lines (pure)
 //! strangers failed authentications, told in few lines (pure)
 //! ```
 
 mod control;
 mod datagrams;
+mod idle;
 mod listener;
 mod pool;
 mod proxy_header;
+mod refusals;
 mod registry;
+mod requests;
+mod seats;
 mod service;
 mod session;
+mod stock;
 mod strangers;
 mod visitor;
 
@@ -220,21 +228,13 @@ fn start_service(
     let own = scope.child();
     shared.registry.add(Service { config: config.clone(), events: sender, scope: own.clone() });
     let counters = shared.counters.clone();
-    match (sockets, config.kind) {
-        (Sockets::Tcp(listeners), kind) => {
-            let ServerKind::Tcp { proxy_protocol } = kind else { return };
-            let service = service::TcpService {
-                config,
-                proxy_protocol,
-                tcp: server.tcp,
-                visitor_timeout: server.visitor_timeout,
-                counters,
-                events: weak,
-                relays: scope.clone(),
-            };
+    match sockets {
+        Sockets::Tcp(listeners) => {
+            let rules = service::Rules::new(server, config);
+            let service = service::TcpService { rules, counters, events: weak, relays: scope.clone() };
             scope.spawn(service.run(listeners, events, own));
         }
-        (Sockets::Udp(sockets), _) => {
+        Sockets::Udp(sockets) => {
             let service = datagrams::UdpService { config, sockets, counters };
             scope.spawn(service.run(events, own));
         }
