@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Between two lines about the same.
-const INTERVAL: Duration = Duration::from_secs(60);
+pub const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why something is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,10 +16,13 @@ pub enum Refusal {
     Waiting,
     /// `max_channels`.
     Channels,
+    /// `max_visitors` of a UDP service.
+    Flows,
 }
 
 impl Refusal {
-    const ALL: [Refusal; 4] = [Refusal::NotAllowed, Refusal::Visitors, Refusal::Waiting, Refusal::Channels];
+    const ALL: [Refusal; 5] =
+        [Refusal::NotAllowed, Refusal::Visitors, Refusal::Waiting, Refusal::Channels, Refusal::Flows];
 
     /// The reason in a log line.
     pub fn as_str(self) -> &'static str {
@@ -28,6 +31,7 @@ impl Refusal {
             Refusal::Visitors => "max_visitors are there",
             Refusal::Waiting => "max_waiting visitors wait for a data channel",
             Refusal::Channels => "max_channels wait for a visitor",
+            Refusal::Flows => "max_visitors are there",
         }
     }
 }

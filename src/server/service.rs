@@ -259,7 +259,7 @@ impl Running {
         let TcpService { rules, counters, .. } = &self.service;
         let counter = match refusal {
             Refusal::NotAllowed => &counters.denied,
-            Refusal::Visitors | Refusal::Waiting | Refusal::Channels => &counters.over_limit,
+            Refusal::Visitors | Refusal::Waiting | Refusal::Channels | Refusal::Flows => &counters.over_limit,
         };
         Counters::add(counter, 1);
         let (name, reason) = (&rules.config.name, refusal.as_str());
@@ -284,6 +284,9 @@ pub fn tell(service: &str, Line { refusal, count }: &Line) {
             tracing::warn!(service = %service, count, reason, "visitors refused");
         }
         Refusal::Channels => tracing::warn!(service = %service, count, reason, "data channels closed"),
+        Refusal::Flows => {
+            tracing::warn!(service = %service, count, reason, "visitors pushed out by newer ones");
+        }
     }
 }
 
