@@ -35,12 +35,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A UDP service.
 pub struct UdpService {
-    /// Its configuration.
-    pub config: Arc<ServerService>,
-    /// Its sockets, one for each address.
-    pub sockets: Vec<Arc<UdpSocket>>,
-    /// The server's counters.
-    pub counters: Arc<Counters>,
+    config: Arc<ServerService>,
+    sockets: Vec<Arc<UdpSocket>>,
+    counters: Arc<Counters>,
+    door: Door,
 }
 
 /// The client that is there, and the channel it was asked for.
@@ -61,12 +59,23 @@ impl Client {
 }
 
 impl UdpService {
+    /// On these sockets, one for each address.
+    pub fn new(config: Arc<ServerService>, sockets: Vec<Arc<UdpSocket>>, counters: Arc<Counters>) -> Self {
+        let door = Door::new(terms(&config));
+        UdpService { config, sockets, counters, door }
+    }
+
+    /// Who may come, and how many, is another matter from now on.
+    #[allow(dead_code)] // until a reload calls it
+    fn configure(&self, config: &ServerService) {
+        self.door.set(terms(config));
+    }
+
     /// Serves until the scope drains.
     pub async fn run(self, mut events: mpsc::Receiver<Event>, scope: Scope) {
         let mut visitors = Visitors::new();
         let mut client: Option<Client> = None;
         let mut channel: Option<Stream> = None;
-        let door = Door::new(terms(&self.config));
         let mut tell_from = Instant::now();
         // The client that is there, or was the last one.
         let mut peer = None;
@@ -77,11 +86,11 @@ impl UdpService {
             let mut on_end = |tally: Tally, end: FlowEnd| {
                 if end == FlowEnd::PushedOut {
                     Counters::add(&self.counters.over_limit, 1);
-                    door.turned_out();
+                    self.door.turned_out();
                 }
                 self.visitor_ended(peer, &tally, &end.to_string());
             };
-            let relay = self.relay(channel.take(), &mut visitors, &door, &mut on_end);
+            let relay = self.relay(channel.take(), &mut visitors, &mut on_end);
             tokio::pin!(relay);
             channel = loop {
                 let ask_at = client.as_ref().and_then(|client| client.ask_at);
@@ -99,7 +108,7 @@ impl UdpService {
                             client.ask_at = Some(Instant::now() + REQUEST_LIFE);
                         }
                     }
-                    turned = turned(&door, tell_from) => {
+                    turned = turned(&self.door, tell_from) => {
                         self.tell(turned);
                         tell_from = Instant::now() + INTERVAL;
                     }
@@ -149,14 +158,8 @@ impl UdpService {
     }
 
     /// Relays over the channel until it ends; without one, datagrams are discarded, so that none waits and grows old.
-    async fn relay(
-        &self,
-        channel: Option<Stream>,
-        visitors: &mut Visitors,
-        door: &Door,
-        on_end: OnEnd<'_>,
-    ) -> ChannelEnd {
-        let (sockets, counters) = (&self.sockets, &self.counters);
+    async fn relay(&self, channel: Option<Stream>, visitors: &mut Visitors, on_end: OnEnd<'_>) -> ChannelEnd {
+        let UdpService { sockets, counters, door, .. } = self;
         match channel {
             Some(channel) => serve_visitors(channel, sockets, visitors, door, counters, on_end).await,
             None => match drop_datagrams(sockets, visitors, door, counters, on_end).await {},

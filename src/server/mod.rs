@@ -235,7 +235,7 @@ fn start_service(
             scope.spawn(service.run(listeners, events, own));
         }
         Sockets::Udp(sockets) => {
-            let service = datagrams::UdpService { config, sockets, counters };
+            let service = datagrams::UdpService::new(config, sockets, counters);
             scope.spawn(service.run(events, own));
         }
     }

@@ -10,6 +10,7 @@ mod fake_client;
 mod fake_server;
 mod gate;
 mod hostile;
+mod isolation;
 mod limits;
 mod listeners;
 mod pool;
