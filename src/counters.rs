@@ -19,6 +19,10 @@ pub struct Counters {
     pub first_byte_us: AtomicU64,
     /// Visitors reset because no data channel came, or no client was there.
     pub unserved: AtomicU64,
+    /// Visitors (TCP) and datagrams (UDP) whose addresses `allow` and `deny` keep out.
+    pub denied: AtomicU64,
+    /// Visitors reset, and data channels closed, because their service has as many as it may have.
+    pub over_limit: AtomicU64,
     /// Datagrams dropped: full queue, full table, unsendable, not from a known visitor.
     pub dropped_datagrams: AtomicU64,
     /// Connections closed before they were authenticated: garbage, silence, wrong token.

@@ -5,6 +5,7 @@
 //! sandbox can refuse them. Meanings and defaults are those of rathole 0.5 (protocol-v1.md, section 4)
 //! but where `docs/config.md` says otherwise.
 
+mod access;
 mod check;
 mod clash;
 mod client;
@@ -34,6 +35,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::{Access, Prefix};
 pub use files::{Files, NoFiles, SystemFiles};
 pub use load::{Loaded, Request, RoleChoice, inspect, load};
 pub use problem::{Problem, Report, Severity};
@@ -170,6 +172,8 @@ pub struct ServerService {
     pub kind: ServerKind,
     /// What it may hold.
     pub limits: Limits,
+    /// Who may visit it.
+    pub access: Access,
 }
 
 /// What a server service carries.

@@ -61,7 +61,7 @@ pub async fn serve_local(channel: Stream, locals: &mut Locals<'_>) -> ChannelEnd
 pub struct Locals<'a> {
     lookup: Lookup,
     flows: Table<Flow>,
-    ready: Arc<Ready>,
+    ready: Arc<Ready<SocketAddr>>,
     /// Datagrams whose flow cannot be opened yet.
     waiting: Vec<(SocketAddr, Box<[u8]>)>,
     waiting_bytes: usize,

@@ -8,9 +8,12 @@
 //! registry  services and sessions, behind one short lock
 //! control   an authenticated control channel: commands out
 //! service   one TCP service: visitors and channels meet in the pool
-//! pool      who gets whom (pure)
+//! pool      who gets whom (pure), with requests (what was asked of the client) and stock (how many to keep idle)
+//! idle      channels that wait for a visitor, watched
+//! seats     how many visitors a service has
 //! visitor   StartForward, the relay, the log line
 //! datagrams one UDP service
+//! refusals  visitors that are refused, told in few lines (pure)
 //! ```
 
 mod admission;
@@ -18,15 +21,20 @@ mod control;
 mod datagrams;
 mod door;
 mod gate;
+mod idle;
 mod junk;
 mod listener;
 mod pool;
 mod proxy_header;
 mod pulse;
+mod refusals;
 mod registry;
+mod requests;
+mod seats;
 mod seldom;
 mod service;
 mod session;
+mod stock;
 mod strangers;
 mod takeovers;
 mod visitor;
@@ -197,23 +205,15 @@ fn start_service(
     let own = scope.child();
     shared.registry.add(Service { config: config.clone(), events: sender, scope: own.clone() });
     let counters = shared.counters.clone();
-    match (sockets, config.kind) {
-        (Sockets::Tcp(listeners), kind) => {
-            let ServerKind::Tcp { proxy_protocol } = kind else { return };
-            let service = service::TcpService {
-                config,
-                proxy_protocol,
-                tcp: server.tcp,
-                visitor_timeout: server.visitor_timeout,
-                counters,
-                events: weak,
-                relays: scope.clone(),
-                door: shared.door.clone(),
-            };
+    match sockets {
+        Sockets::Tcp(listeners) => {
+            let rules = service::Rules::new(server, config);
+            let (relays, door) = (scope.clone(), shared.door.clone());
+            let service = service::TcpService { rules, counters, events: weak, relays, door };
             scope.spawn(service.run(listeners, events, own));
         }
-        (Sockets::Udp(sockets), _) => {
-            let service = datagrams::UdpService { config, sockets, counters };
+        Sockets::Udp(sockets) => {
+            let service = datagrams::UdpService::new(config, sockets, counters);
             scope.spawn(service.run(events, own));
         }
     }
