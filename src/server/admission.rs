@@ -17,7 +17,7 @@ use super::door::{Acquaintance, Complaint};
 use super::registry::{Event, Incumbent, NewSession, Over, Service, SessionId};
 use super::session::refuse;
 use super::{Settings, Shared};
-use crate::config::OnDuplicate;
+use crate::config::{OnDuplicate, Secret};
 use crate::counters::Counters;
 use crate::tasks::Scope;
 use crate::transport::{Stream, liveness, tcp};
@@ -36,6 +36,8 @@ pub struct Newcomer {
     pub digest: ServiceDigest,
     /// The session's key.
     pub key: SessionKey,
+    /// The token that it knows: the service's present one, or one that is still good.
+    pub token: Secret,
     /// The service.
     pub service: Service,
 }
@@ -64,6 +66,10 @@ impl Newcomer {
             let Some(turn) = Turn::new(&shared, self.digest) else {
                 return self.give_up("too many others wait to take the client's place");
             };
+            // Who knows only an old token does not take the place of who knows the present one.
+            if incumbent.is_present && !shared.registry.is_present(&self.digest, &self.token) {
+                return self.refuse(&shared, incumbent.client).await;
+            }
             let decision = match settings.config.on_duplicate {
                 OnDuplicate::Replace => self.await_turn(&incumbent, turn.wait).await,
                 OnDuplicate::Refuse => self.feel_pulse(&incumbent).await,
@@ -139,13 +145,14 @@ impl Newcomer {
         let new = NewSession {
             digest: self.digest,
             key: self.key,
+            token: self.token.clone(),
             service: self.service.clone(),
             client: self.peer,
             scope: scope.clone(),
             demand: demand.clone(),
         };
         let Some((session, replaced)) = shared.registry.begin(new, over) else { return Err(Box::new(self)) };
-        let Newcomer { stream, peer, digest, key, service } = self;
+        let Newcomer { stream, peer, digest, key, service, .. } = self;
         let name = &service.config.name;
         match replaced {
             Some(old) => {

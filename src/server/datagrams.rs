@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::control::Demand;
 use super::refusals::{INTERVAL, Line, Refusal};
-use super::registry::{Event, SessionId};
+use super::registry::{Event, SessionId, Sockets};
 use super::service::tell;
 use crate::backoff::Backoff;
 use crate::config::ServerService;
@@ -36,7 +36,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// A UDP service.
 pub struct UdpService {
     config: Arc<ServerService>,
-    sockets: Vec<Arc<UdpSocket>>,
+    /// Drains when the whole server stops.
+    server: Scope,
     counters: Arc<Counters>,
     door: Door,
 }
@@ -59,20 +60,24 @@ impl Client {
 }
 
 impl UdpService {
-    /// On these sockets, one for each address.
-    pub fn new(config: Arc<ServerService>, sockets: Vec<Arc<UdpSocket>>, counters: Arc<Counters>) -> Self {
+    /// Not yet served.
+    pub fn new(config: Arc<ServerService>, server: Scope, counters: Arc<Counters>) -> Self {
         let door = Door::new(terms(&config));
-        UdpService { config, sockets, counters, door }
+        UdpService { config, server, counters, door }
     }
 
     /// Who may come, and how many, is another matter from now on.
-    #[allow(dead_code)] // until a reload calls it
     fn configure(&self, config: &ServerService) {
         self.door.set(terms(config));
     }
 
-    /// Serves until the scope drains.
-    pub async fn run(self, mut events: mpsc::Receiver<Event>, scope: Scope) {
+    /// Serves on these sockets, one for each address, until the scope drains.
+    pub async fn run(
+        self,
+        mut sockets: Vec<Arc<UdpSocket>>,
+        mut events: mpsc::Receiver<Event>,
+        scope: Scope,
+    ) {
         let mut visitors = Visitors::new();
         let mut client: Option<Client> = None;
         let mut channel: Option<Stream> = None;
@@ -90,14 +95,27 @@ impl UdpService {
                 }
                 self.visitor_ended(peer, &tally, &end.to_string());
             };
-            let relay = self.relay(channel.take(), &mut visitors, &mut on_end);
-            tokio::pin!(relay);
+            let mut relay = Box::pin(self.relay(&sockets, channel.take(), &mut visitors, &mut on_end));
             channel = loop {
                 let ask_at = client.as_ref().and_then(|client| client.ask_at);
                 tokio::select! {
                     biased;
                     () = scope.draining() => break 'serving,
                     Some(event) = events.recv() => {
+                        if let Event::Listen(Sockets::Udp(others), closed) = event {
+                            drop(relay);
+                            // What came to the former address is over: its visitors know no other.
+                            for tally in std::mem::replace(&mut visitors, Visitors::new()).into_tallies() {
+                                self.visitor_ended(peer, &tally, "the service's address was changed by a reload");
+                            }
+                            sockets = others;
+                            // Who asked may have lost interest.
+                            let _ = closed.send(());
+                            if let Some(client) = &mut client {
+                                client.ask_at = Some(Instant::now());
+                            }
+                            break None;
+                        }
                         if let Some(channel) = self.on_event(event, &mut client).await {
                             break Some(channel);
                         }
@@ -124,7 +142,12 @@ impl UdpService {
             };
         }
         for tally in visitors.into_tallies() {
-            self.visitor_ended(peer, &tally, "cut by the stop of this server");
+            let why = if self.server.is_draining() {
+                "cut by the stop of this server"
+            } else {
+                "the service was ended by a reload"
+            };
+            self.visitor_ended(peer, &tally, why);
         }
     }
 
@@ -152,14 +175,21 @@ impl UdpService {
                 }
                 _ => tracing::debug!(service = %self.config.name, "surplus UDP data channel closed"),
             },
-            Event::Returned(_) => {}
+            Event::Configured(rules) => self.configure(&rules.config),
+            Event::Returned(_) | Event::Listen(..) => {}
         }
         None
     }
 
     /// Relays over the channel until it ends; without one, datagrams are discarded, so that none waits and grows old.
-    async fn relay(&self, channel: Option<Stream>, visitors: &mut Visitors, on_end: OnEnd<'_>) -> ChannelEnd {
-        let UdpService { sockets, counters, door, .. } = self;
+    async fn relay(
+        &self,
+        sockets: &[Arc<UdpSocket>],
+        channel: Option<Stream>,
+        visitors: &mut Visitors,
+        on_end: OnEnd<'_>,
+    ) -> ChannelEnd {
+        let UdpService { counters, door, .. } = self;
         match channel {
             Some(channel) => serve_visitors(channel, sockets, visitors, door, counters, on_end).await,
             None => match drop_datagrams(sockets, visitors, door, counters, on_end).await {},

@@ -5,6 +5,8 @@
 //! door      where strangers wait: gate (how many, pure), strangers (failed authentications, pure), junk (the rest, pure)
 //! session   one connection until it is known for a control or a data channel
 //! admission a second client of a service: takeovers (who takes turns must wait, pure), pulse (is the first one alive)
+//! services  starts, changes and ends services: what a reload does
+//! tokens    a service's token, and those it had before (pure)
 //! registry  services and sessions, behind one short lock
 //! control   an authenticated control channel: commands out
 //! service   one TCP service: visitors and channels meet in the pool
@@ -33,10 +35,12 @@ mod requests;
 mod seats;
 mod seldom;
 mod service;
+mod services;
 mod session;
 mod stock;
 mod strangers;
 mod takeovers;
+mod tokens;
 mod visitor;
 
 use std::fmt;
@@ -44,25 +48,35 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::mpsc;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{self, ServerKind, ServerService};
+use crate::config::{self, ServerService};
 use crate::counters::Counters;
+use crate::reload::Outcome;
 use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
 use door::Door;
 use listener::{Listeners, bind_all};
-use registry::{Registry, Service};
+use registry::{Registry, Sockets};
+use services::{Order, Services};
 use takeovers::Takeovers;
-
-/// Events that wait for a service's task.
-const MAX_EVENTS: usize = 1024;
 
 /// What new connections are treated by: a reload replaces it whole.
 struct Settings {
+    /// Without its services.
     config: config::Server,
     acceptor: Acceptor,
+}
+
+impl Settings {
+    /// `config` keeps its services.
+    fn new(config: &mut config::Server, acceptor: Acceptor) -> Self {
+        let services = std::mem::take(&mut config.services);
+        let without = config.clone();
+        config.services = services;
+        Settings { config: without, acceptor }
+    }
 }
 
 /// What the tasks of a server share.
@@ -89,13 +103,28 @@ impl Shared {
 /// A server whose listeners are all bound: it may call itself ready.
 pub struct Server {
     shared: Shared,
+    config: config::Server,
     control: Listeners,
     services: Vec<(Arc<ServerService>, Sockets)>,
+    orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
 }
 
-enum Sockets {
-    Tcp(Listeners),
-    Udp(Vec<Arc<UdpSocket>>),
+/// Gives a running server another configuration.
+#[derive(Clone)]
+pub struct Handle(mpsc::Sender<Order>);
+
+impl Handle {
+    /// Replaces the configuration. Services that are the same in both are not touched, and no relay is. An address that
+    /// cannot be bound is a failure of its service alone: it is tried again and again.
+    pub async fn reload(&self, config: config::Server, acceptor: Acceptor) -> Outcome {
+        let (answer, outcome) = oneshot::channel();
+        // Either fails when the server has ended.
+        let sent = self.0.send(Order { config, acceptor, answer }).await;
+        match (sent, outcome.await) {
+            (Ok(()), Ok(outcome)) => outcome,
+            _ => Outcome::not_running("server"),
+        }
+    }
 }
 
 /// Why a server cannot start.
@@ -119,7 +148,7 @@ impl Server {
     /// Binds all listeners. A name that does not resolve (yet) is waited for, with a warning at each attempt; an
     /// address that cannot be bound is an error.
     pub async fn bind(
-        config: config::Server,
+        mut config: config::Server,
         acceptor: Acceptor,
         counters: Arc<Counters>,
     ) -> Result<Server, StartError> {
@@ -129,26 +158,22 @@ impl Server {
             .map_err(at("server.bind_addr".to_owned()))?;
         let mut services = Vec::with_capacity(config.services.len());
         for service in config.services.values() {
-            let key = format!("server.services.{}.bind_addr", service.name);
-            let address = &service.bind_addr;
-            let sockets = match service.kind {
-                ServerKind::Tcp { .. } => bind_all(address, &key, tcp::listen, TcpListener::local_addr)
-                    .await
-                    .map(|listeners| Sockets::Tcp(Listeners::new(listeners))),
-                ServerKind::Udp => bind_all(address, &key, tcp::bind_udp, UdpSocket::local_addr)
-                    .await
-                    .map(|sockets| Sockets::Udp(sockets.into_iter().map(Arc::new).collect())),
-            };
-            services.push((Arc::new(service.clone()), sockets.map_err(at(key))?));
+            let sockets = services::bind(service).await.map_err(at(services::key(&service.name)))?;
+            services.push((Arc::new(service.clone()), sockets));
         }
         let shared = Shared {
-            settings: Mutex::new(Arc::new(Settings { config, acceptor })),
+            settings: Mutex::new(Arc::new(Settings::new(&mut config, acceptor))),
             registry: Registry::default(),
             door: Arc::new(Door::new(counters.clone())),
             counters,
             takeovers: Mutex::default(),
         };
-        Ok(Server { shared, control: Listeners::new(control), services })
+        Ok(Server { shared, config, control: Listeners::new(control), services, orders: mpsc::channel(1) })
+    }
+
+    /// For reloads while it runs.
+    pub fn handle(&self) -> Handle {
+        Handle(self.orders.0.clone())
     }
 
     /// Where clients connect: the first of its addresses.
@@ -167,18 +192,19 @@ impl Server {
 
     /// Serves until the scope drains; what is still relayed then belongs to the scope.
     pub async fn run(self, scope: Scope) {
-        let Server { shared, mut control, services } = self;
-        let settings = shared.settings();
+        let Server { shared, config, mut control, services, orders: (_keep_open, orders) } = self;
         tracing::info!(
             address = ?control.addresses(),
-            transport = settings.config.transport.name(),
+            transport = config.transport.name(),
             services = services.len(),
             "server is listening"
         );
         let shared = Arc::new(shared);
+        let mut running = Services::new(shared.clone(), config, scope.clone());
         for (service, sockets) in services {
-            start_service(&shared, &settings.config, service, sockets, &scope);
+            running.start(service, sockets);
         }
+        scope.spawn(running.run(orders));
         let door = shared.door.clone();
         scope.spawn_until_drain(door.clone().tell());
         loop {
@@ -190,31 +216,5 @@ impl Server {
             scope.spawn_until_drain(session::serve(shared.clone(), tcp, peer, guest));
         }
         door.tell_rest();
-    }
-}
-
-fn start_service(
-    shared: &Shared,
-    server: &config::Server,
-    config: Arc<ServerService>,
-    sockets: Sockets,
-    scope: &Scope,
-) {
-    let (sender, events) = mpsc::channel(MAX_EVENTS);
-    let weak = sender.downgrade();
-    let own = scope.child();
-    shared.registry.add(Service { config: config.clone(), events: sender, scope: own.clone() });
-    let counters = shared.counters.clone();
-    match sockets {
-        Sockets::Tcp(listeners) => {
-            let rules = service::Rules::new(server, config);
-            let (relays, door) = (scope.clone(), shared.door.clone());
-            let service = service::TcpService { rules, counters, events: weak, relays, door };
-            scope.spawn(service.run(listeners, events, own));
-        }
-        Sockets::Udp(sockets) => {
-            let service = datagrams::UdpService::new(config, sockets, counters);
-            scope.spawn(service.run(events, own));
-        }
     }
 }

@@ -16,7 +16,7 @@ use super::idle::{ChannelId, IdleChannels, is_dead};
 use super::listener::Listeners;
 use super::pool::{self, Pool, Settings, Why};
 use super::refusals::{Line, Refusal, Refusals};
-use super::registry::{Event, SessionId};
+use super::registry::{Event, SessionId, Sockets};
 use super::seats::Seats;
 use super::stock;
 use super::visitor::{self, Visitor};
@@ -95,7 +95,15 @@ impl TcpService {
                 // Before what others bring: however much that is, deadlines are met.
                 () = sleep_until(deadline) => running.on_time(),
                 id = poll_fn(|cx| running.idle.poll_dead(cx)) => running.on_dead(id),
-                Some(event) = events.recv() => running.on_event(event),
+                Some(event) = events.recv() => match event {
+                    Event::Listen(Sockets::Tcp(others), closed) => {
+                        listeners = others;
+                        // Who asked may have lost interest.
+                        let _ = closed.send(());
+                        continue;
+                    }
+                    event => running.on_event(event),
+                },
                 (tcp, peer) = listeners.accept(&door) => running.on_accept(tcp, peer),
             };
             running.act(actions);
@@ -103,7 +111,12 @@ impl TcpService {
         drop(listeners);
         let Running { pool, service, .. } = running;
         for visitor in pool.into_parts().0 {
-            visitor.refuse(&service.rules.config.name, &service.counters, "this server is stopping");
+            let why = if service.relays.is_draining() {
+                "this server is stopping"
+            } else {
+                "the service was ended by a reload"
+            };
+            visitor.refuse(&service.rules.config.name, &service.counters, why);
         }
     }
 }
@@ -133,7 +146,6 @@ impl Running {
     }
 
     /// Other rules from now on. Relays, and visitors that wait, are not sent away.
-    #[allow(dead_code)] // until a reload calls it
     fn configure(&mut self, rules: Rules) -> Vec<Action> {
         self.service.rules = rules;
         self.pool.configure(self.service.rules.settings(), Instant::now())
@@ -193,6 +205,8 @@ impl Running {
                 let since = visitor.since.into_std();
                 self.pool.on_returned(visitor, since, now)
             }
+            Event::Configured(rules) => self.configure(*rules),
+            Event::Listen(..) => Vec::new(),
         }
     }
 

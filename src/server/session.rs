@@ -154,11 +154,13 @@ async fn control_channel(
     let mut auth = [0; Auth::LEN];
     stream.read_exact(&mut auth).await?;
     let service = shared.registry.service(&digest);
-    let verdict = expect_auth.on_auth(&auth, service.as_ref().map(|service| &service.config.token));
-    match (verdict, service) {
-        (Ok(key), Some(service)) => {
+    let now = Instant::now().into_std();
+    let tokens = service.iter().flat_map(|service| service.tokens.good(now));
+    let proven = expect_auth.on_auth(&auth, tokens).map(|(key, token)| (key, token.clone()));
+    match (proven, service) {
+        (Ok((key, token)), Some(service)) => {
             stream.trust();
-            Ok(Newcomer { stream, peer, digest, key, service })
+            Ok(Newcomer { stream, peer, digest, key, token, service })
         }
         (_, service) => {
             let delay = shared.door.on_failure(peer, service.as_ref().map(|service| &*service.config.name));
