@@ -11,15 +11,19 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::certs::{Certs, KeyKind, can_be_made};
+use rathole::client::Client;
 use rathole::config::{self, ClientTransport, Endpoint, Host, Noise, ServerTransport, TlsClient, TlsServer};
+use rathole::server::Server;
+use rathole::tasks::Scope;
 use rathole::transport::noise::Keypair;
 use rathole::transport::{Acceptor, Connector};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 /// Patterns in which the server has a key, and the client may know it.
@@ -47,7 +51,11 @@ fn client(transport: ClientTransport) -> Connector {
 }
 
 fn client_of(transport: ClientTransport, remote_addr: Endpoint) -> Connector {
-    let client = config::Client {
+    Connector::new(&client_config(transport, remote_addr)).unwrap()
+}
+
+fn client_config(transport: ClientTransport, remote_addr: Endpoint) -> config::Client {
+    config::Client {
         remote_addr,
         transport,
         tcp: config::TcpOptions::default(),
@@ -57,8 +65,7 @@ fn client_of(transport: ClientTransport, remote_addr: Endpoint) -> Connector {
         shutdown_grace: Duration::ZERO,
         token_grace: config::DEFAULT_TOKEN_GRACE,
         services: BTreeMap::new(),
-    };
-    Connector::new(&client).unwrap()
+    }
 }
 
 fn keys(pattern: &str, own: &Keypair, peer: Option<&Keypair>) -> Noise {
@@ -337,5 +344,97 @@ async fn random_rotations_never_lose_a_client() {
             }
             assert!(reaches(&client, &server).await, "seed {seed} step {step} {pattern}");
         }
+    }
+}
+
+/// A server with one service, `echo`, at these ports.
+async fn serve(transport: ServerTransport, control: u16, visitors: u16) -> (Scope, SocketAddr, SocketAddr) {
+    let name: Arc<str> = "echo".into();
+    let service = config::ServerService {
+        name: name.clone(),
+        bind_addr: remote(visitors),
+        token: config::Secret::new("a sufficiently long token"),
+        nodelay: true,
+        kind: config::ServerKind::Tcp { proxy_protocol: None },
+        limits: config::Limits::DEFAULT,
+    };
+    let acceptor = Acceptor::new(&transport).unwrap();
+    let config = config::Server {
+        bind_addr: remote(control),
+        transport,
+        tcp: config::TcpOptions::default(),
+        heartbeat_interval: None,
+        handshake_timeout: Duration::from_secs(5),
+        shutdown_grace: Duration::ZERO,
+        visitor_timeout: Duration::from_secs(20),
+        on_duplicate: config::OnDuplicate::Replace,
+        token_grace: config::DEFAULT_TOKEN_GRACE,
+        max_unauthenticated: config::MaxUnauthenticated::DEFAULT,
+        services: BTreeMap::from([(name, service)]),
+    };
+    let server = Server::bind(config, acceptor, Arc::default()).await.unwrap();
+    let addresses = (server.control_addr().unwrap(), server.service_addr("echo").unwrap());
+    let scope = Scope::new();
+    scope.spawn(server.run(scope.clone()));
+    (scope, addresses.0, addresses.1)
+}
+
+async fn visit(visitors: SocketAddr) {
+    let talk = async {
+        let mut visitor = TcpStream::connect(visitors).await?;
+        visitor.write_all(b"ping").await?;
+        let mut four = [0; 4];
+        visitor.read_exact(&mut four).await?;
+        std::io::Result::Ok(four)
+    };
+    let echoed = timeout(Duration::from_secs(30), talk).await.expect("no answer");
+    assert_eq!(&echoed.unwrap(), b"ping");
+}
+
+/// One client process, first in front of a server with the old key, then of one with the new.
+#[tokio::test]
+async fn a_client_serves_visitors_before_and_after_the_server_s_key_is_replaced() {
+    let [own, old, new] = pairs();
+    let transport = |key| ServerTransport::Noise(keys("NK", key, None));
+    let (server, control, visitors) = serve(transport(&old), 0, 0).await;
+    let local = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let local_addr = remote(local.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = local.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = tcp.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    let noise = |pin| ClientTransport::Noise(keys("NK", &own, Some(pin)));
+    let at = remote(control.port());
+    let before = client_of(noise(&old), at.clone());
+    let mut config = client_config(noise(&new), at);
+    let connector = after(Connector::new(&config).unwrap(), &before);
+    let name: Arc<str> = "echo".into();
+    let service = config::ClientService {
+        name: name.clone(),
+        local_addr,
+        kind: config::ClientKind::Tcp,
+        token: config::Secret::new("a sufficiently long token"),
+        nodelay: true,
+        retry_interval: Duration::from_secs(1),
+    };
+    config.services.insert(name, service);
+    let client = Scope::new();
+    client.spawn(Client::new(config, connector, Arc::default()).run(client.clone()));
+    for _ in 0..12 {
+        visit(visitors).await;
+    }
+    server.cut();
+    server.ended().await;
+    let (server, _, visitors) = serve(transport(&new), control.port(), visitors.port()).await;
+    for _ in 0..12 {
+        visit(visitors).await;
+    }
+    for scope in [client, server] {
+        scope.cut();
+        scope.ended().await;
     }
 }
