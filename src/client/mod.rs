@@ -14,6 +14,7 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -163,8 +164,10 @@ impl Services {
     }
 
     /// Makes the services what the new configuration says.
-    fn change(&mut self, mut config: config::Client, connector: Connector) -> Outcome {
+    fn change(&mut self, mut config: config::Client, mut connector: Connector) -> Outcome {
         let changes = diff::client(&self.config, &config);
+        let until = Instant::now() + config.token_grace;
+        connector.succeed(&self.settings.connector, config.transport != self.config.transport, until);
         self.settings = Settings::of(&mut config, connector);
         self.config = config;
         // A session is of one type for as long as it lives.

@@ -261,12 +261,6 @@ impl Registry {
         Some(Route { session: session.id, service: session.service.clone() })
     }
 
-    /// Names of all services, in no order.
-    #[cfg(test)]
-    pub fn names(&self) -> Vec<Arc<str>> {
-        self.lock().services.values().map(|service| service.config.name.clone()).collect()
-    }
-
     /// A panic elsewhere leaves the maps whole: each change is one call.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -116,6 +116,8 @@ impl Services {
             acceptor = before.acceptor.clone();
         }
         config.bind_addr = self.config.bind_addr.clone();
+        let until = std::time::Instant::now() + config.token_grace;
+        acceptor.succeed(&before.acceptor, config.transport != self.config.transport, until);
         self.shared.set(Settings::new(&mut config, acceptor));
         let old = std::mem::replace(&mut self.config, config);
         self.end_some(&changes).await;

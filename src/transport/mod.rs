@@ -12,6 +12,7 @@ pub mod noise;
 pub mod proxy;
 #[cfg(any(feature = "noise", feature = "websocket"))]
 mod queue;
+mod rotation;
 pub mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -225,6 +226,7 @@ pub struct Connector {
     #[cfg(feature = "proxy")]
     proxy: Option<config::Proxy>,
     layer: Layer,
+    former: rotation::Former<Layer>,
 }
 
 #[derive(Debug, Clone)]
@@ -267,6 +269,7 @@ impl Connector {
             #[cfg(feature = "proxy")]
             proxy: client.proxy.clone(),
             layer,
+            former: rotation::Former::default(),
         })
     }
 
@@ -283,6 +286,15 @@ impl Connector {
     /// Connects to one of `addresses` and does the transport's handshake. The caller sets the deadline.
     /// `nodelay` is the channel's own wish. The stream knows its peer's address.
     pub async fn connect(&self, addresses: &[SocketAddr], nodelay: bool) -> io::Result<Stream> {
+        if !self.former.is_empty() {
+            return Box::pin(self.connect_in_transition(addresses, nodelay)).await;
+        }
+        let tcp = self.open(addresses, nodelay).await?;
+        self.layer.connect(tcp).await
+    }
+
+    /// The connection underneath, through the proxy if there is one.
+    async fn open(&self, addresses: &[SocketAddr], nodelay: bool) -> io::Result<TcpStream> {
         #[allow(unused_mut)]
         let mut tcp = tcp::connect(addresses).await?;
         #[cfg(feature = "proxy")]
@@ -290,7 +302,13 @@ impl Connector {
             proxy::handshake(proxy, &mut tcp, &self.remote).await?;
         }
         tcp::set_options(&tcp, &self.tcp, nodelay);
-        match &self.layer {
+        Ok(tcp)
+    }
+}
+
+impl Layer {
+    async fn connect(&self, tcp: TcpStream) -> io::Result<Stream> {
+        match self {
             Layer::Tcp => Ok(Stream::Tcp(tcp)),
             #[cfg(feature = "tls")]
             Layer::Tls(tls) => Ok(Stream::Tls(Box::new(tls.connect(tcp).await?))),

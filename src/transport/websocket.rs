@@ -99,6 +99,12 @@ impl Connector {
         })
     }
 
+    /// Whether the server is checked.
+    #[cfg(feature = "tls")]
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Asks for the upgrade. The caller sets the deadline.
     pub async fn connect(&self, tcp: TcpStream) -> io::Result<Stream> {
         let mut key = [0; 16];
