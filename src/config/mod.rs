@@ -10,10 +10,12 @@ mod clash;
 mod client;
 mod endpoint;
 pub mod files;
+pub mod fragments;
 mod given;
 mod hint;
 mod keys;
 mod load;
+mod merge;
 mod noise;
 mod problem;
 mod proxy;
@@ -37,6 +39,7 @@ pub use files::{Files, NoFiles, SystemFiles};
 pub use load::{Loaded, Request, RoleChoice, inspect, load};
 pub use problem::{Problem, Report, Severity};
 pub use secret::Secret;
+pub use section::quoted;
 
 /// A whole resolved configuration: at least one role is present.
 #[derive(Debug, Clone, PartialEq, Eq)]
