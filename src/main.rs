@@ -10,10 +10,18 @@ mod cli;
 #[cfg(all(feature = "cli", feature = "server", feature = "client", feature = "noise"))]
 mod demo;
 mod instance;
+#[cfg(feature = "hot-reload")]
+mod live;
 mod log;
 mod process;
+mod reader;
+mod running;
+#[cfg(feature = "hot-reload")]
+mod summary;
 #[cfg(all(panic = "abort", not(feature = "cli"), target_os = "linux"))]
 mod sys;
+#[cfg(feature = "hot-reload")]
+mod watch;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! Fragments: `a.toml.d/*.toml` adds to `a.toml`.
 
-#![cfg(all(feature = "server", feature = "client"))]
+#![cfg(all(feature = "server", feature = "client", feature = "hot-reload"))]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod config_support;
@@ -156,7 +156,7 @@ fn the_warning_of_exposed_secrets_does_not_fill_the_log() {
     let load = Load { files, overlays: &[], role: RoleChoice::Auto, static_only: false };
     let warnings = of(Severity::Warning, load.run());
     assert_eq!(warnings.len(), 11, "{warnings:#?}");
-    assert!(warnings.iter().any(|warning| warning.contains("20 more files hold secrets")), "{warnings:#?}");
+    assert!(warnings.iter().any(|warning| warning.contains("30 files hold secrets")), "{warnings:#?}");
 }
 
 #[test]
@@ -182,8 +182,7 @@ fn unreadable_fragments_and_directories_are_named() {
         "{}: error: cannot read this directory of fragments: it is no directory",
         fragments.display()
     );
-    assert_eq!(errors(false), [whole.clone()]);
-    assert_eq!(errors(true), [whole]);
+    assert_eq!([errors(false), errors(true)], [[whole.clone()], [whole]]);
     std::fs::remove_file(&fragments).unwrap();
     std::fs::create_dir(&fragments).unwrap();
     std::os::unix::fs::symlink("absent", fragments.join("x.toml")).unwrap();

@@ -56,6 +56,10 @@ impl Files for SystemFiles {
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        if !cfg!(feature = "hot-reload") {
+            // A small build only wants to know whether it is there.
+            return std::fs::metadata(directory).and(Err(io::ErrorKind::Unsupported.into()));
+        }
         let mut names = Vec::new();
         for entry in std::fs::read_dir(directory)? {
             if names.len() == MOST_ENTRIES {
@@ -64,6 +68,28 @@ impl Files for SystemFiles {
             names.push(entry?.file_name());
         }
         Ok(names)
+    }
+}
+
+/// The system's files, for reading again: a pipe has nothing more to say, and its reader might wait for ever.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RegularFiles;
+
+impl Files for RegularFiles {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let kind = std::fs::metadata(path)?.file_type();
+        if !kind.is_file() && !kind.is_dir() {
+            return Err(io::Error::other("it is no regular file, it cannot be read again"));
+        }
+        SystemFiles.read(path)
+    }
+
+    fn mode(&self, path: &Path) -> Option<u32> {
+        SystemFiles.mode(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        SystemFiles.list(directory)
     }
 }
 
@@ -82,11 +108,11 @@ impl<'a> NoFiles<'a> {
     }
 
     fn given(&self, path: &Path) -> bool {
-        let is_fragment = || {
-            path.parent() == Some(&*fragments::directory(self.main))
-                && path.file_name().is_some_and(fragments::is_fragment)
-        };
-        path == self.main || self.overlays.iter().any(|overlay| overlay == path) || is_fragment()
+        let is_fragment =
+            |name| path == fragments::directory(self.main).join(name) && fragments::is_fragment(name);
+        path == self.main
+            || self.overlays.iter().any(|overlay| overlay == path)
+            || (cfg!(feature = "hot-reload") && path.file_name().is_some_and(is_fragment))
     }
 }
 
@@ -106,7 +132,7 @@ impl Files for NoFiles<'_> {
         if directory == fragments::directory(self.main) {
             return SystemFiles.list(directory);
         }
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "not opened in a static check"))
+        Err(io::ErrorKind::PermissionDenied.into())
     }
 }
 
@@ -137,6 +163,16 @@ mod tests {
         let absent = directory.path().join("absent");
         assert_eq!(reason(&SystemFiles.read(&absent).unwrap_err()), "there is no such file");
         assert_eq!(SystemFiles.mode(&absent), None);
+    }
+
+    #[test]
+    fn what_is_read_again_must_be_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(reason(&RegularFiles.read(&pipe).unwrap_err()).contains("no regular file"));
+        assert!(RegularFiles.read(Path::new("/dev/null")).is_err());
+        assert_eq!(reason(&RegularFiles.read(directory.path()).unwrap_err()), "it is a directory");
     }
 
     #[test]

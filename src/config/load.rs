@@ -125,22 +125,7 @@ fn first_part<'a, 'p>(entries: &'a Entries, path: &'p str) -> Option<(&'a Node, 
 /// The tree of all files. None: an error was noted, and there is nothing to check.
 fn read_all(check: &mut Check<'_>, request: &Request<'_>) -> Option<Node> {
     let main = read(check, request.main, Severity::Error);
-    let with_main = main.is_some();
-    let mut trees: Vec<Node> = main.into_iter().collect();
-    let mut room = fragments::LARGEST;
-    for name in fragments::list(check, request.main) {
-        let tree = read(check, &name, Severity::Error);
-        let size = check.sources.last().map_or(0, Source::size);
-        let Some(left) = room.checked_sub(size) else {
-            let message = format!("with this one the fragments are larger than {} bytes", fragments::LARGEST);
-            check.file_problem(Severity::Error, check.sources.len() - 1, &name, &message);
-            break;
-        };
-        room = left;
-        trees.extend(tree);
-    }
-    // Without the main file nothing is whole: only what is wrong in the others' text is told.
-    let mut root = fragments::join(check, trees).filter(|_| with_main);
+    let mut root = fragments::add(check, request.main, main);
     let unread = if request.static_only { Severity::Warning } else { Severity::Error };
     for name in request.overlays {
         match (&mut root, read(check, name, unread)) {
@@ -153,7 +138,7 @@ fn read_all(check: &mut Check<'_>, request: &Request<'_>) -> Option<Node> {
 }
 
 /// The tree of one file; one more source. None: a problem was noted, `unread` if the file cannot be opened.
-fn read(check: &mut Check<'_>, name: &Path, unread: Severity) -> Option<Node> {
+pub(super) fn read(check: &mut Check<'_>, name: &Path, unread: Severity) -> Option<Node> {
     let file = check.sources.len();
     let mut text = String::new();
     let mut fault = None;
@@ -262,8 +247,8 @@ fn exposed_secrets(check: &mut Check<'_>, top: &Section<'_>) {
             check.warn(at, path, message, help);
         }
     }
-    if let Some(more @ 1..) = exposed.checked_sub(MOST_EXPOSED) {
-        let message = format!("{more} more files hold secrets that other users may read");
+    if exposed > MOST_EXPOSED {
+        let message = format!("{exposed} files hold secrets that other users may read");
         check.warn(top.node.key, String::new(), &message, "chmod 600");
     }
 }

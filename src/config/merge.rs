@@ -1,5 +1,7 @@
 //! How the trees of several files become one: an overlay replaces what is below it, fragments only add.
 
+use std::vec::IntoIter;
+
 use super::section::quoted;
 use super::source::{Entries, Node, Place, Value};
 
@@ -16,25 +18,26 @@ pub(super) struct Twice {
 
 /// Lays one tree over another: tables are merged, anything else is replaced.
 pub(super) fn overlay(base: &mut Node, over: Node) {
-    merge(base, over, &mut None);
+    merge(base, over, None);
 }
 
 /// One tree of all, which may share tables, but neither a service nor any other key; the first one counts.
-pub(super) fn join(mut trees: Vec<Node>) -> (Option<Node>, Vec<Twice>) {
-    let mut adding = Some(Adding::default());
-    // Two by two: then thousands of files cost little more than one that is as long as all of them.
-    while trees.len() > 1 {
-        let mut left = trees.into_iter();
-        let mut joined = Vec::with_capacity(left.len().div_ceil(2));
-        while let Some(mut tree) = left.next() {
-            if let Some(next) = left.next() {
-                merge(&mut tree, next, &mut adding);
-            }
-            joined.push(tree);
-        }
-        trees = joined;
+pub(super) fn join(trees: Vec<Node>) -> (Option<Node>, Vec<Twice>) {
+    let mut adding = Adding::default();
+    let count = trees.len();
+    let root = halves(&mut trees.into_iter(), count, &mut adding);
+    (root, adding.twice)
+}
+
+/// Joins the next `count` trees. By halves: thousands of files cost little more than one that is as long as all.
+fn halves(trees: &mut IntoIter<Node>, count: usize, adding: &mut Adding) -> Option<Node> {
+    let half = count / 2;
+    if half == 0 {
+        return trees.next();
     }
-    (trees.pop(), adding.unwrap_or_default().twice)
+    let mut first = halves(trees, half, adding)?;
+    merge(&mut first, halves(trees, count - half, adding)?, Some(adding));
+    Some(first)
 }
 
 /// Where a merge is that may not replace anything, and what it could not add.
@@ -51,22 +54,25 @@ impl Adding {
     }
 }
 
-fn merge(base: &mut Node, over: Node, adding: &mut Option<Adding>) {
-    let whole = adding.as_ref().is_some_and(Adding::in_service);
+fn merge(base: &mut Node, over: Node, adding: Option<&mut Adding>) {
+    let whole = adding.as_deref().is_some_and(Adding::in_service);
     match (&mut base.value, over.value) {
         (Value::Table(below), Value::Table(above)) if !whole => entries(below, above, adding),
         (_, value) => match adding {
             None => *base = Node { value, ..over },
             Some(Adding { path, twice }) => {
-                let path: Vec<String> = path.iter().map(|part| quoted(part)).collect();
-                let path = path.join(".");
-                twice.push(Twice { first: base.key, again: over.key, path, is_service: whole });
+                let mut whole_path = String::new();
+                for part in path {
+                    whole_path.push_str(if whole_path.is_empty() { "" } else { "." });
+                    whole_path.push_str(&quoted(part));
+                }
+                twice.push(Twice { first: base.key, again: over.key, path: whole_path, is_service: whole });
             }
         },
     }
 }
 
-fn entries(below: &mut Entries, above: Entries, adding: &mut Option<Adding>) {
+fn entries(below: &mut Entries, above: Entries, mut adding: Option<&mut Adding>) {
     let mut above = above.0.into_iter().peekable();
     let mut merged = Vec::with_capacity(below.0.len() + above.len());
     for (name, mut node) in below.0.drain(..) {
@@ -74,11 +80,11 @@ fn entries(below: &mut Entries, above: Entries, adding: &mut Option<Adding>) {
             merged.push(new);
         }
         if let Some((_, over)) = above.next_if(|(same, _)| *same == name) {
-            if let Some(adding) = adding {
+            if let Some(adding) = &mut adding {
                 adding.path.push(name.clone());
             }
-            merge(&mut node, over, adding);
-            if let Some(adding) = adding {
+            merge(&mut node, over, adding.as_deref_mut());
+            if let Some(adding) = &mut adding {
                 adding.path.pop();
             }
         }

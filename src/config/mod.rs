@@ -35,7 +35,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use files::{Files, NoFiles, SystemFiles};
+pub use files::{Files, NoFiles, RegularFiles, SystemFiles};
 pub use load::{Loaded, Request, RoleChoice, inspect, load};
 pub use problem::{Problem, Report, Severity};
 pub use secret::Secret;
