@@ -73,7 +73,7 @@ fn stop(error: clap::Error) -> Stop {
 }
 
 fn after(examples: &str) -> String {
-    format!("{examples}\n\n{}\n\n{}", text::ENVIRONMENT, text::EXIT_CODES)
+    format!("{examples}\n\n{}\n\n{}\n\n{}", text::SIGNALS, text::ENVIRONMENT, text::EXIT_CODES)
 }
 
 static LONG_VERSION: LazyLock<String> = LazyLock::new(version::long);
@@ -190,7 +190,7 @@ struct CheckArgs {
 
 #[derive(Debug, Args)]
 struct WatchFlags {
-    /// Take over changes of CONFIG and its files by itself; the default, but not under systemd
+    /// Take over changes of CONFIG, its fragments and the files they name by itself [default: unless under systemd]
     #[arg(long, conflicts_with = "no_watch")]
     watch: bool,
     /// Take over changes only on SIGHUP

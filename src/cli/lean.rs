@@ -260,7 +260,7 @@ Options:
   -c, --client           run only the [client] half
       --overlay FILE     merge this TOML file over CONFIG; may be repeated, the last one wins
       --no-visitor-log   leave out the log line for each ended visitor
-      --watch            take over changes of the files by itself; the default, but not under systemd
+      --watch            take over changes of the files by itself (default: unless under systemd)
       --no-watch         take over changes only on SIGHUP
       --token-file PATH  without a file: read the token from PATH ('-': stdin)
       --token-env NAME   without a file: read it from this variable (default: RATHOLE_TOKEN, if set)
