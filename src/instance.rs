@@ -17,35 +17,41 @@ use rathole::counters::Counters;
 use rathole::tasks::Scope;
 
 use crate::cli::{Exit, Run, output};
+#[cfg(feature = "hot-reload")]
+use crate::live::Live;
 use crate::log;
-use crate::process::{Signals, raise_open_files_or_warn, runtime};
+#[cfg(feature = "hot-reload")]
+use crate::process::is_managed;
+use crate::process::{Signals, Wish, hold_hangups, raise_open_files_or_warn, runtime};
+use crate::reader::Reader;
+use crate::running::Running;
+#[cfg(feature = "hot-reload")]
+use crate::watch::Seen;
 
 /// After a cut, tasks are given this long to end; then the process ends with them.
 const AFTER_CUT: Duration = Duration::from_secs(2);
 
 /// Runs the roles of a configuration file until a signal.
-pub fn run(run: &Run) -> Exit {
+pub fn run(run: Run) -> Exit {
     log::init("info", run.visitor_log);
-    let request = config::Request {
-        main: &run.config,
-        overlays: &run.overlays,
-        role: run.role,
-        files: &config::SystemFiles,
-        static_only: false,
-    };
-    let mut loaded = match config::load(&request) {
-        Ok(loaded) => loaded,
-        Err(report) => return refuse(report.problems()),
+    // Whoever reloads does not know how far the start has come.
+    hold_hangups();
+    let reader = Reader { main: run.config, overlays: run.overlays, role: run.role };
+    let reading = reader.first();
+    let (plan, loaded) = match reading.found {
+        Ok(found) => found,
+        Err(problems) => return refuse(&problems),
     };
     for warning in loaded.report.problems() {
         tracing::warn!("{warning}");
     }
-    match Plan::prepare(&mut loaded) {
-        Ok(plan) => {
-            plan.run(&|_| (), &|key, message| loaded.problem(Severity::Error, key, message).to_string())
-        }
-        Err(problems) => refuse(&problems),
-    }
+    let again = Again {
+        reader,
+        #[cfg(feature = "hot-reload")]
+        watched: run.watch.unwrap_or_else(|| !is_managed()).then_some(reading.seen),
+    };
+    let place = |key: &str, message| loaded.problem(Severity::Error, key, message).to_string();
+    plan.run(Some(again), &|_| (), &place)
 }
 
 fn refuse(problems: &[Problem]) -> Exit {
@@ -55,20 +61,39 @@ fn refuse(problems: &[Problem]) -> Exit {
     Exit::Config
 }
 
+/// How to read the configuration again while it runs.
+#[cfg_attr(not(feature = "hot-reload"), allow(dead_code))]
+pub struct Again {
+    reader: Reader,
+    /// What was read at the start, if it is to be watched.
+    #[cfg(feature = "hot-reload")]
+    watched: Option<Seen>,
+}
+
+#[cfg(feature = "hot-reload")]
+impl Again {
+    /// Until a stop signal, whose name is returned. `hangup`: a reload was asked for before.
+    async fn until_stop(self, signals: &mut Signals, running: &mut Running, hangup: bool) -> &'static str {
+        Live::new(self.reader, self.watched).run(signals, running, hangup).await
+    }
+}
+
 #[cfg(feature = "server")]
-type ServerPart = (config::Server, rathole::transport::Acceptor);
+pub type ServerPart = (config::Server, rathole::transport::Acceptor);
 #[cfg(not(feature = "server"))]
-type ServerPart = std::convert::Infallible;
+pub type ServerPart = std::convert::Infallible;
 #[cfg(feature = "client")]
-type ClientPart = (config::Client, rathole::transport::Connector);
+pub type ClientPart = (config::Client, rathole::transport::Connector);
 #[cfg(not(feature = "client"))]
-type ClientPart = std::convert::Infallible;
+pub type ClientPart = std::convert::Infallible;
 
 /// What is to run, with everything read and prepared that can be before a socket is opened.
 #[derive(Debug, Default)]
 pub struct Plan {
-    server: Option<ServerPart>,
-    client: Option<ClientPart>,
+    /// The half with the public address.
+    pub server: Option<ServerPart>,
+    /// The half behind NAT.
+    pub client: Option<ClientPart>,
 }
 
 /// Where a server really listens.
@@ -108,7 +133,7 @@ impl Plan {
     }
 
     /// How long relays may go on after a stop signal: the longer of both roles' graces.
-    fn grace(&self) -> Duration {
+    pub fn grace(&self) -> Duration {
         let mut grace = Duration::ZERO;
         #[cfg(feature = "server")]
         if let Some((server, _)) = &self.server {
@@ -121,18 +146,23 @@ impl Plan {
         grace
     }
 
-    /// Runs the roles until a signal. `announce` is called when all listeners are bound; `place` says where a key
-    /// that made the start fail was set.
-    pub fn run(self, announce: &dyn Fn(&Addresses), place: &dyn Fn(&str, String) -> String) -> Exit {
+    /// Runs the roles until a signal. `again`: how to reload; without it SIGHUP ends the process as it does any other.
+    /// `announce` is called when all listeners are bound; `place` says where a key that made the start fail was set.
+    pub fn run(
+        self,
+        again: Option<Again>,
+        announce: &dyn Fn(&Addresses),
+        place: &dyn Fn(&str, String) -> String,
+    ) -> Exit {
         raise_open_files_or_warn();
-        let (runtime, signals) = match runtime() {
+        let (runtime, signals) = match runtime(again.is_some()) {
             Ok(started) => started,
             Err(error) => {
                 output::complain(&format!("error: cannot start the runtime: {error}\n"));
                 return Exit::Runtime;
             }
         };
-        let exit = match runtime.block_on(self.serve(signals, announce)) {
+        let exit = match runtime.block_on(self.serve(again, signals, announce)) {
             Ok(exit) => exit,
             Err((key, message)) => {
                 output::complain(&format!("{}\n", place(&key, message)));
@@ -144,28 +174,50 @@ impl Plan {
         exit
     }
 
-    async fn serve(self, mut signals: Signals, announce: &dyn Fn(&Addresses)) -> Result<Exit, Fault> {
+    async fn serve(
+        self,
+        again: Option<Again>,
+        mut signals: Signals,
+        announce: &dyn Fn(&Addresses),
+    ) -> Result<Exit, Fault> {
         let scope = Scope::new();
-        let grace = self.grace();
         let counters = [Arc::default(), Arc::default()];
-        let start = self.start(&scope, &counters);
-        let addresses = tokio::select! {
-            started = start => started?,
-            name = signals.next() => {
-                tracing::info!("stopped by {name} before everything was up");
-                return Ok(Exit::Ok);
+        #[cfg_attr(not(feature = "hot-reload"), allow(unused_mut))]
+        let mut hangup = false;
+        let mut start = pin!(self.start(&scope, &counters));
+        let (mut running, addresses) = loop {
+            tokio::select! {
+                started = &mut start => break started?,
+                wish = signals.next() => match wish {
+                    Wish::Stop(name) => {
+                        tracing::info!("stopped by {name} before everything was up");
+                        return Ok(Exit::Ok);
+                    }
+                    #[cfg(feature = "hot-reload")]
+                    Wish::Reload => hangup = true,
+                },
             }
         };
         announce(&addresses);
+        #[cfg(not(feature = "hot-reload"))]
+        let told = signals.stop();
+        #[cfg(feature = "hot-reload")]
+        let told = async {
+            match again {
+                Some(again) => again.until_stop(&mut signals, &mut running, hangup).await,
+                None => signals.stop().await,
+            }
+        };
         let name = tokio::select! {
-            name = signals.next() => name,
+            name = told => name,
             () = scope.ended() => {
                 output::complain("error: the roles have ended by themselves, which is a fault of rathole\n");
                 return Ok(Exit::Runtime);
             }
         };
+        let grace = running.grace;
         tracing::info!("stopping on {name}: no new visitors, relays have {} s", grace.as_secs());
-        let cut = stop(&scope, &counters, grace, signals.next()).await;
+        let cut = stop(&scope, &counters, grace, signals.stop()).await;
         match cut {
             Cut { relays: 0, .. } => tracing::info!("stopped: nothing was cut"),
             Cut { relays, hurried: false } => {
@@ -179,7 +231,13 @@ impl Plan {
     }
 
     /// Starts the roles as tasks of `scope`; the server's listeners are bound when it returns.
-    async fn start(self, scope: &Scope, counters: &[Arc<Counters>; 2]) -> Result<Addresses, Fault> {
+    async fn start(
+        self,
+        scope: &Scope,
+        counters: &[Arc<Counters>; 2],
+    ) -> Result<(Running, Addresses), Fault> {
+        #[cfg_attr(not(feature = "hot-reload"), allow(unused_mut))]
+        let mut running = Running { grace: self.grace(), ..Running::default() };
         #[cfg_attr(not(feature = "server"), allow(unused_mut))]
         let mut addresses = Addresses::default();
         let [_at_server, _at_client] = counters;
@@ -193,14 +251,22 @@ impl Plan {
             let bound =
                 names.into_iter().filter_map(|name| server.service_addr(&name).map(|addr| (name, addr)));
             addresses.services = bound.collect();
+            #[cfg(feature = "hot-reload")]
+            {
+                running.server = Some(server.handle());
+            }
             scope.spawn(server.run(scope.clone()));
         }
         #[cfg(feature = "client")]
         if let Some((config, connector)) = self.client {
             let client = rathole::client::Client::new(config, connector, _at_client.clone());
+            #[cfg(feature = "hot-reload")]
+            {
+                running.client = Some(client.handle());
+            }
             scope.spawn(client.run(scope.clone()));
         }
-        Ok(addresses)
+        Ok((running, addresses))
     }
 }
 

@@ -10,12 +10,20 @@ mod cli;
 #[cfg(all(feature = "cli", feature = "server", feature = "client", feature = "noise"))]
 mod demo;
 mod instance;
+#[cfg(feature = "hot-reload")]
+mod live;
 mod log;
 mod process;
 // Below all others, with the library's `sys`.
 #[cfg(all(panic = "abort", not(feature = "cli"), target_os = "linux"))]
 #[path = "sys/lean.rs"]
 mod lean;
+mod reader;
+mod running;
+#[cfg(feature = "hot-reload")]
+mod summary;
+#[cfg(feature = "hot-reload")]
+mod watch;
 
 use std::process::ExitCode;
 

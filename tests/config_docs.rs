@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rathole::config::{Files, Request, RoleChoice, Severity, load, schema::schema};
+use rathole::config::schema::{fragment, schema};
+use rathole::config::{Files, Request, RoleChoice, Severity, load};
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
@@ -22,23 +23,37 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn schema_text() -> String {
-    serde_json::to_string_pretty(&schema()).unwrap() + "\n"
+/// The files and what is to be in them.
+fn schemas() -> [(&'static str, String); 2] {
+    let text = |schema: Value| serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    [("docs/rathole.schema.json", text(schema())), ("docs/rathole-fragment.schema.json", text(fragment()))]
 }
 
-/// `cargo test --test config_docs -- --ignored` writes the file anew.
+/// `cargo test --test config_docs -- --ignored` writes the files anew.
 #[test]
-#[ignore = "writes docs/rathole.schema.json"]
+#[ignore = "writes docs/rathole.schema.json and docs/rathole-fragment.schema.json"]
 fn write_the_schema() {
-    std::fs::write(root().join("docs/rathole.schema.json"), schema_text()).unwrap();
+    for (file, text) in schemas() {
+        std::fs::write(root().join(file), text).unwrap();
+    }
 }
 
 #[test]
 fn the_schema_file_is_the_code() {
-    assert!(
-        read("docs/rathole.schema.json") == schema_text(),
-        "write it anew: cargo test --test config_docs -- --ignored"
-    );
+    for (file, text) in schemas() {
+        assert!(read(file) == text, "{file}: write it anew: cargo test --test config_docs -- --ignored");
+    }
+}
+
+/// One tenant's file needs nothing of the rest, but its services must be whole.
+#[test]
+fn a_fragment_has_a_schema_of_its_own() {
+    let good = "[server.services.x]\nbind_addr = \"127.0.0.1:1\"\n[client.services.x]\nlocal_addr = \"127.0.0.1:1\"\n";
+    assert!(validate(&schema(), &to_json(good), "").is_err());
+    assert_eq!(validate(&fragment(), &to_json(good), ""), Ok(()));
+    for bad in ["[server.services.x]\n", "[server.services.x]\nbind_addr = \"127.0.0.1:1\"\ncolour = 1\n"] {
+        assert!(validate(&fragment(), &to_json(bad), "").is_err(), "{bad}");
+    }
 }
 
 /// Paths of all leaf keys (with their default) and of all tables; a service is NAME.

@@ -8,15 +8,32 @@ use std::path::{Path, PathBuf};
 /// The top-level modules of each layer, the lowest first. A module may use its own layer and those before it.
 const LAYERS: [(&str, &[&str]); 5] = [
     ("sys", &["sys"]),
-    ("pure", &["wire", "config", "counters", "backoff"]),
+    ("pure", &["wire", "config", "counters", "backoff", "reload"]),
     ("I/O", &["tasks", "transport", "relay", "systemd"]),
     ("roles", &["server", "client", "api"]),
-    ("process", &["main", "lib", "process", "instance", "log", "adhoc", "demo", "cli"]),
+    (
+        "process",
+        &[
+            "main", "lib", "process", "instance", "live", "log", "reader", "running", "summary", "watch",
+            "adhoc", "demo", "cli",
+        ],
+    ),
 ];
 
 /// Where `cfg(feature)` may stand: the architecture's list, as path prefixes.
-const FEATURES_IN: [&str; 9] =
-    ["lib.rs", "main.rs", "process.rs", "cli", "log", "instance.rs", "config", "transport", "adhoc"];
+const FEATURES_IN: [&str; 11] = [
+    "lib.rs",
+    "main.rs",
+    "process.rs",
+    "cli",
+    "log",
+    "instance.rs",
+    "reader.rs",
+    "running.rs",
+    "config",
+    "transport",
+    "adhoc",
+];
 
 /// One source file that is not a unit test's.
 struct Source {

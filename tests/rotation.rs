@@ -357,6 +357,7 @@ async fn serve(transport: ServerTransport, control: u16, visitors: u16) -> (Scop
         nodelay: true,
         kind: config::ServerKind::Tcp { proxy_protocol: None },
         limits: config::Limits::DEFAULT,
+        access: config::Access::default(),
     };
     let acceptor = Acceptor::new(&transport).unwrap();
     let config = config::Server {

@@ -37,7 +37,7 @@ fn run(plan: ClientPlan) -> Exit {
         tracing::warn!("--plain-tcp: everybody on the way to {} can read and change what is sent", plan.to);
     }
     match crate::instance::Plan::new(None, Some(config(plan, token))) {
-        Ok(plan) => plan.run(&|_| (), &|key, message| format!("error: {key}: {message}")),
+        Ok(plan) => plan.run(None, &|_| (), &|key, message| format!("error: {key}: {message}")),
         Err(faults) => {
             for (key, message) in faults {
                 let key = if key.ends_with(".remote_public_key") { "--noise-pin" } else { &key };

@@ -50,7 +50,7 @@ mod run {
         let offer = Offer { bind: plan.bind, services: plan.services, source: plan.token, made, pin };
         let server = config(&offer, transport, &token);
         match instance::Plan::new(Some(server), None) {
-            Ok(ready) => ready.run(&|addresses| offer.print(addresses, &token), &|key, message| {
+            Ok(ready) => ready.run(None, &|addresses| offer.print(addresses, &token), &|key, message| {
                 format!("error: {}: {message}", option(key))
             }),
             Err(faults) => {

@@ -11,7 +11,7 @@ use rathole::config::RoleChoice;
 
 use super::role::RoleArgs;
 use super::text;
-use super::{Check, Command, Exit, Stop, version};
+use super::{Check, Command, Exit, Stop, WatchArgs, version};
 use crate::adhoc::PlanArgs;
 
 /// Reads the arguments, the program's name first.
@@ -20,7 +20,17 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> 
     let Some(verb) = top.verb else {
         return match top.genkey {
             Some(curve) => super::curve(&curve),
-            None => super::top_level(top.config, top.overlay, top.server, top.client, !top.no_visitor_log),
+            None => {
+                let visitor_log = !top.no_visitor_log;
+                super::top_level(
+                    top.config,
+                    top.overlay,
+                    top.server,
+                    top.client,
+                    visitor_log,
+                    top.watch.into(),
+                )
+            }
         };
     };
     match verb {
@@ -63,7 +73,7 @@ fn stop(error: clap::Error) -> Stop {
 }
 
 fn after(examples: &str) -> String {
-    format!("{examples}\n\n{}\n\n{}", text::ENVIRONMENT, text::EXIT_CODES)
+    format!("{examples}\n\n{}\n\n{}\n\n{}", text::SIGNALS, text::ENVIRONMENT, text::EXIT_CODES)
 }
 
 static LONG_VERSION: LazyLock<String> = LazyLock::new(version::long);
@@ -97,7 +107,7 @@ struct Top {
         value_name = "CURVE",
         num_args = 0..=1,
         default_missing_value = "x25519",
-        conflicts_with_all = ["config", "server", "client", "overlay", "no_visitor_log"]
+        conflicts_with_all = ["config", "server", "client", "overlay", "no_visitor_log", "watch", "no_watch"]
     )]
     genkey: Option<String>,
     /// Merge this TOML file over CONFIG; may be repeated, the last one wins
@@ -106,6 +116,8 @@ struct Top {
     /// Leave out the log line for each ended visitor
     #[arg(long)]
     no_visitor_log: bool,
+    #[command(flatten)]
+    watch: WatchFlags,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -177,6 +189,22 @@ struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
+struct WatchFlags {
+    /// Take over changes of CONFIG, its fragments and the files they name by itself [default: unless under systemd]
+    #[arg(long, conflicts_with = "no_watch")]
+    watch: bool,
+    /// Take over changes only on SIGHUP
+    #[arg(long)]
+    no_watch: bool,
+}
+
+impl From<WatchFlags> for WatchArgs {
+    fn from(WatchFlags { watch, no_watch }: WatchFlags) -> Self {
+        WatchArgs { watch, no_watch }
+    }
+}
+
+#[derive(Debug, Args)]
 struct CommonArgs {
     /// The configuration file
     #[arg(value_name = "CONFIG", value_hint = ValueHint::FilePath)]
@@ -187,6 +215,8 @@ struct CommonArgs {
     /// Leave out the log line for each ended visitor
     #[arg(long)]
     no_visitor_log: bool,
+    #[command(flatten)]
+    watch: WatchFlags,
     /// Read the token from this file (`-`: from stdin); one trailing newline is not part of it
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, help_heading = "Without a file")]
     token_file: Option<PathBuf>,
@@ -263,6 +293,7 @@ impl CommonArgs {
             config: self.config,
             overlays: self.overlay,
             no_visitor_log: self.no_visitor_log,
+            watch: self.watch.into(),
             token: self.token.is_some(),
             plan: PlanArgs {
                 token_file: self.token_file,

@@ -130,6 +130,8 @@ impl Given {
             "--json" => &mut self.json,
             "--static" => &mut self.static_only,
             "--no-visitor-log" => &mut self.role.no_visitor_log,
+            "--watch" => &mut self.role.watch.watch,
+            "--no-watch" => &mut self.role.watch.no_watch,
             "--plain-tcp" => &mut self.role.plan.plain_tcp,
             "--token" => &mut self.role.token,
             _ => return Ok(None),
@@ -187,7 +189,8 @@ impl Given {
             None => {
                 let config = one(words)?.map(PathBuf::from);
                 let visitor_log = !self.role.no_visitor_log;
-                super::top_level(config, self.role.overlays, self.server, self.client, visitor_log)
+                let watch = self.role.watch;
+                super::top_level(config, self.role.overlays, self.server, self.client, visitor_log, watch)
             }
         }
     }
@@ -208,6 +211,9 @@ impl Given {
             () if self.json && !check => Some("--json"),
             () if self.static_only && !check => Some("--static"),
             () if self.seconds.is_some() && verb != Some(Verb::Demo) => Some("--seconds"),
+            () if verb.is_some() && !adhoc && self.role.watch.first_given().is_some() => {
+                self.role.watch.first_given()
+            }
             () if !adhoc => plan.first_given(),
             () if verb == Some(Verb::Server) && plan.to.is_some() => Some("--to"),
             () if verb == Some(Verb::Server) && plan.noise_pin.is_some() => Some("--noise-pin"),
@@ -254,6 +260,8 @@ Options:
   -c, --client           run only the [client] half
       --overlay FILE     merge this TOML file over CONFIG; may be repeated, the last one wins
       --no-visitor-log   leave out the log line for each ended visitor
+      --watch            take over changes of the files by itself (default: unless under systemd)
+      --no-watch         take over changes only on SIGHUP
       --token-file PATH  without a file: read the token from PATH ('-': stdin)
       --token-env NAME   without a file: read it from this variable (default: RATHOLE_TOKEN, if set)
       --static           open only the given files and resolve no name

@@ -61,6 +61,37 @@ pub struct Run {
     pub role: RoleChoice,
     /// Whether each ended visitor is a log line.
     pub visitor_log: bool,
+    /// Whether changes of the files are taken over by themselves. None: unless a service manager has started this.
+    #[cfg_attr(not(feature = "hot-reload"), allow(dead_code))]
+    pub watch: Option<bool>,
+}
+
+/// `--watch` and `--no-watch`.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct WatchArgs {
+    pub watch: bool,
+    pub no_watch: bool,
+}
+
+impl WatchArgs {
+    fn choice(self) -> Result<Option<bool>, Stop> {
+        match (self.watch, self.no_watch) {
+            (true, true) => Err(Stop::usage("'--watch' cannot be used with '--no-watch'")),
+            (true, false) if cfg!(not(feature = "hot-reload")) => {
+                Err(Stop::usage("'--watch' is not in this build; build it with `--features hot-reload`"))
+            }
+            (false, false) => Ok(None),
+            (watch, _) => Ok(Some(watch)),
+        }
+    }
+
+    fn first_given(self) -> Option<&'static str> {
+        match (self.watch, self.no_watch) {
+            (true, _) => Some("--watch"),
+            (false, true) => Some("--no-watch"),
+            (false, false) => None,
+        }
+    }
 }
 
 /// How a process ends.
@@ -134,7 +165,7 @@ pub fn parse() -> Result<Command, Stop> {
 /// Does what was asked for.
 pub fn run(command: Command) -> Exit {
     match command {
-        Command::Run(run) => instance::run(&run),
+        Command::Run(run) => instance::run(run),
         Command::AdHocServer(plan) => adhoc::run_server(plan),
         Command::AdHocClient(plan) => adhoc::run_client(plan),
         Command::Check(check) => check::run(&check),
@@ -175,6 +206,7 @@ fn top_level(
     server: bool,
     client: bool,
     visitor_log: bool,
+    watch: WatchArgs,
 ) -> Result<Command, Stop> {
     let role = match (server, client) {
         (true, true) => return Err(Stop::usage("'--server' cannot be used with '--client'")),
@@ -185,7 +217,7 @@ fn top_level(
     let config = config.ok_or_else(|| {
         Stop::usage("a configuration file is missing: rathole [--server | --client] CONFIG")
     })?;
-    Ok(Command::Run(Run { config, overlays, role, visitor_log }))
+    Ok(Command::Run(Run { config, overlays, role, visitor_log, watch: watch.choice()? }))
 }
 
 /// A curve of `--genkey`: upstream knows two names, and has never had the second.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rathole::config::RoleChoice;
 
-use super::{Command, Run, Stop};
+use super::{Command, Run, Stop, WatchArgs};
 use crate::adhoc::{ClientPlan, PlanArgs, ServerPlan};
 
 /// The arguments of either command, as given.
@@ -13,6 +13,7 @@ pub struct RoleArgs {
     pub config: Option<PathBuf>,
     pub overlays: Vec<PathBuf>,
     pub no_visitor_log: bool,
+    pub watch: WatchArgs,
     /// `--token` was used, which does not exist.
     pub token: bool,
     pub plan: PlanArgs,
@@ -29,6 +30,9 @@ impl RoleArgs {
             if !self.overlays.is_empty() {
                 return Err(Stop::usage("'--overlay' is merged over a CONFIG, and none is given"));
             }
+            if let Some(option) = self.watch.first_given() {
+                return Err(Stop::usage(format!("'{option}' is about a CONFIG, and none is given")));
+            }
             let command = match role {
                 RoleChoice::Client => ClientPlan::new(self.plan, visitor_log).map(Command::AdHocClient),
                 _ => ServerPlan::new(self.plan, visitor_log).map(Command::AdHocServer),
@@ -40,7 +44,8 @@ impl RoleArgs {
                 "'{option}' is for use without a file; with CONFIG, write it there"
             )));
         }
-        Ok(Command::Run(Run { config, overlays: self.overlays, role, visitor_log }))
+        let watch = self.watch.choice()?;
+        Ok(Command::Run(Run { config, overlays: self.overlays, role, visitor_log, watch }))
     }
 }
 

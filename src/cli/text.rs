@@ -35,6 +35,14 @@ Exit codes:
   2   a wrong command line
   78  a configuration that cannot be run";
 
+/// Of every command that runs a role.
+pub const SIGNALS: &str = "\
+Signals:
+  SIGHUP           read CONFIG, its fragments (CONFIG.d/*.toml), its overlays and the
+                   files they name again; an error in them changes nothing
+  SIGTERM, SIGINT  stop: connections may finish (shutdown_grace); a second signal
+                   ends at once";
+
 /// `rathole server --help`.
 pub const SERVER_EXAMPLES: &str = "\
 Examples:

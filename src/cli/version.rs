@@ -34,6 +34,7 @@ pub fn features() -> Vec<&'static str> {
         ("websocket", cfg!(feature = "websocket")),
         ("proxy", cfg!(feature = "proxy")),
         ("cli", cfg!(feature = "cli")),
+        ("hot-reload", cfg!(feature = "hot-reload")),
     ];
     all.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect()
 }

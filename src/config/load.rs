@@ -1,4 +1,4 @@
-//! From files to a [`Config`]: reads, lays overlays over it, checks, resolves.
+//! From files to a [`Config`]: reads, adds the fragments, lays overlays over it, checks, resolves.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,11 @@ use super::files::{self, Files};
 use super::keys;
 use super::problem::{Problem, Report, Severity};
 use super::section::{Section, quoted};
-use super::source::{self, Entries, Node, Place, Source, Value};
-use super::{Config, client, server, shape};
+use super::source::{Entries, Node, Place, Source, Value};
+use super::{Config, client, fragments, merge, server, shape};
+
+/// So many files with exposed secrets are warned of one by one.
+const MOST_EXPOSED: usize = 10;
 
 /// Which half of a configuration is to be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub enum RoleChoice {
 /// What to load.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
-    /// The configuration.
+    /// The configuration; its fragments are in the directory beside it.
     pub main: &'a Path,
     /// Files laid over it, the last one on top.
     pub overlays: &'a [PathBuf],
@@ -121,10 +124,12 @@ fn first_part<'a, 'p>(entries: &'a Entries, path: &'p str) -> Option<(&'a Node, 
 
 /// The tree of all files. None: an error was noted, and there is nothing to check.
 fn read_all(check: &mut Check<'_>, request: &Request<'_>) -> Option<Node> {
-    let mut root = read(check, 0, request.main, request.static_only);
-    for (n, name) in request.overlays.iter().enumerate() {
-        match (&mut root, read(check, n + 1, name, request.static_only)) {
-            (Some(root), Some(over)) => source::overlay(root, over),
+    let main = read(check, request.main, Severity::Error);
+    let mut root = fragments::add(check, request.main, main);
+    let unread = if request.static_only { Severity::Warning } else { Severity::Error };
+    for name in request.overlays {
+        match (&mut root, read(check, name, unread)) {
+            (Some(root), Some(over)) => merge::overlay(root, over),
             (_, None) => check.incomplete = true,
             (None, Some(_)) => {}
         }
@@ -132,8 +137,9 @@ fn read_all(check: &mut Check<'_>, request: &Request<'_>) -> Option<Node> {
     root
 }
 
-/// The tree of one file. None: a problem was noted.
-fn read(check: &mut Check<'_>, file: usize, name: &Path, static_only: bool) -> Option<Node> {
+/// The tree of one file; one more source. None: a problem was noted, `unread` if the file cannot be opened.
+pub(super) fn read(check: &mut Check<'_>, name: &Path, unread: Severity) -> Option<Node> {
+    let file = check.sources.len();
     let mut text = String::new();
     let mut fault = None;
     match check.files.read(name) {
@@ -147,9 +153,7 @@ fn read(check: &mut Check<'_>, file: usize, name: &Path, static_only: bool) -> O
             }
         },
         Err(error) => {
-            let spared = static_only && file > 0;
-            let severity = if spared { Severity::Warning } else { Severity::Error };
-            fault = Some((severity, ["cannot read this file: ", &files::reason(&error)].concat()));
+            fault = Some((unread, ["cannot read this file: ", &files::reason(&error)].concat()));
         }
     }
     check.sources.push(Source::new(name.to_owned(), text));
@@ -157,7 +161,7 @@ fn read(check: &mut Check<'_>, file: usize, name: &Path, static_only: bool) -> O
         check.file_problem(severity, file, name, &message);
         return None;
     }
-    match check.sources[file].parse(file) {
+    match check.sources.last()?.parse(file) {
         Ok(root) => Some(root),
         Err(errors) => {
             for error in errors {
@@ -230,17 +234,22 @@ fn heartbeats(check: &mut Check<'_>, [server, client]: &[Option<Section<'_>>; 2]
 fn exposed_secrets(check: &mut Check<'_>, top: &Section<'_>) {
     let mut seen: Vec<Option<(Place, String)>> = check.sources.iter().map(|_| None).collect();
     find_secrets(top, &mut seen);
+    let mut exposed = 0;
     for (at, path) in seen.into_iter().flatten() {
-        let name = check.sources[at.file].name.clone();
-        if check.files.mode(&name).is_some_and(check::others_may_read) {
-            let message = "a secret in a file that other users may read";
-            check.warn(
-                at,
-                path,
-                message,
-                "chmod 600, or keep the secret in a file of its own or in an overlay",
-            );
+        let mode = check.sources.get(at.file).and_then(|source| check.files.mode(&source.name));
+        if !mode.is_some_and(check::others_may_read) {
+            continue;
         }
+        exposed += 1;
+        if exposed <= MOST_EXPOSED {
+            let message = "a secret in a file that other users may read";
+            let help = "chmod 600, or keep the secret in a file of its own or in an overlay";
+            check.warn(at, path, message, help);
+        }
+    }
+    if exposed > MOST_EXPOSED {
+        let message = format!("{exposed} files hold secrets that other users may read");
+        check.warn(top.node.key, String::new(), &message, "chmod 600");
     }
 }
 

@@ -12,10 +12,12 @@ mod client;
 pub mod diff;
 mod endpoint;
 pub mod files;
+pub mod fragments;
 mod given;
 mod hint;
 mod keys;
 mod load;
+mod merge;
 mod noise;
 mod problem;
 mod proxy;
@@ -36,10 +38,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{Access, Prefix};
-pub use files::{Files, NoFiles, SystemFiles};
+pub use files::{Files, NoFiles, RegularFiles, SystemFiles};
 pub use load::{Loaded, Request, RoleChoice, inspect, load};
 pub use problem::{Problem, Report, Severity};
 pub use secret::Secret;
+pub use section::quoted;
 
 /// A whole resolved configuration: at least one role is present.
 #[derive(Debug, Clone, PartialEq, Eq)]

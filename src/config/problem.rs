@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, and where. Never holds a value of the configuration: it may be a secret.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How bad a [`Problem`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,11 +42,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A file name may hold anything; a terminal must not be told by it what to do.
-        for c in self.file.to_string_lossy().chars() {
-            let shown = if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-            fmt::Write::write_char(f, shown)?;
-        }
+        f.write_str(&shown(&self.file))?;
         if self.line > 0 {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
@@ -60,6 +56,12 @@ impl fmt::Display for Problem {
         }
         Ok(())
     }
+}
+
+/// A file's name, which may hold anything; a terminal must not be told by it what to do.
+pub fn shown(file: &Path) -> String {
+    let safe = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    file.to_string_lossy().chars().map(safe).collect()
 }
 
 #[cfg(feature = "cli")]

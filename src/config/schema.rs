@@ -6,18 +6,28 @@ use super::keys::{self, Key, Kind, Need, Table};
 
 /// A JSON Schema (draft 7) of a configuration file.
 pub fn schema() -> Value {
-    let mut schema = table(&keys::ROOT);
-    schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
-    schema["title"] = json!("rathole");
+    let mut schema = titled("rathole", true);
     schema["anyOf"] = json!([{ "required": ["server"] }, { "required": ["client"] }]);
     schema
 }
 
-fn table(table: &Table) -> Value {
+/// The same of a fragment: what it leaves out is in the main file. Only its services must be whole.
+pub fn fragment() -> Value {
+    titled("rathole: a fragment", false)
+}
+
+fn titled(title: &str, whole: bool) -> Value {
+    let mut schema = table(&keys::ROOT, whole);
+    schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
+    schema["title"] = json!(title);
+    schema
+}
+
+fn table(table: &Table, whole: bool) -> Value {
     let properties: Map<String, Value> =
-        table.keys.iter().map(|each| (each.name.to_owned(), key(each))).collect();
-    let required: Vec<&str> =
-        table.keys.iter().filter(|key| matches!(key.need, Need::Required)).map(|key| key.name).collect();
+        table.keys.iter().map(|each| (each.name.to_owned(), key(each, whole))).collect();
+    let required = table.keys.iter().filter(|key| whole && matches!(key.need, Need::Required));
+    let required: Vec<&str> = required.map(|key| key.name).collect();
     let mut schema = json!({
         "description": table.doc,
         "type": "object",
@@ -36,10 +46,10 @@ fn table(table: &Table) -> Value {
     schema
 }
 
-fn key(key: &Key) -> Value {
+fn key(key: &Key, whole: bool) -> Value {
     let mut schema = match key.kind {
-        Kind::Table(inner) => table(inner),
-        Kind::Services(inner) => json!({ "type": "object", "additionalProperties": table(inner) }),
+        Kind::Table(inner) => table(inner, whole),
+        Kind::Services(inner) => json!({ "type": "object", "additionalProperties": table(inner, true) }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Seconds { .. } | Kind::Count { .. } => {
             json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX })

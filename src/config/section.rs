@@ -156,7 +156,7 @@ fn quoted_key(key: &str) -> String {
 }
 
 /// A part of a key path, quoted where TOML would need it, and safe to print.
-pub(super) fn quoted(part: &str) -> String {
+pub fn quoted(part: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !part.is_empty() && part.chars().all(bare) {
         return part.to_owned();

@@ -67,7 +67,7 @@ impl Value {
 
 /// The entries of a table, sorted by name. A sorted list costs the small build less than a tree.
 #[derive(Default)]
-pub(super) struct Entries(Vec<(String, Node)>);
+pub(super) struct Entries(pub(super) Vec<(String, Node)>);
 
 impl Entries {
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
@@ -92,6 +92,11 @@ impl Source {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(newlines).collect();
         Source { name, text, lines }
+    }
+
+    /// How many bytes it has.
+    pub(super) fn size(&self) -> usize {
+        self.text.len()
     }
 
     /// Line and column of a byte, both from 1, the column in characters.
@@ -176,28 +181,6 @@ fn integer(digits: &str, radix: u32) -> Value {
     }
 }
 
-/// Lays one tree over another: tables are merged, anything else is replaced.
-pub(super) fn overlay(base: &mut Node, over: Node) {
-    match (&mut base.value, over.value) {
-        (Value::Table(below), Value::Table(above)) => {
-            let mut above = above.0.into_iter().peekable();
-            let mut merged = Vec::with_capacity(below.0.len() + above.len());
-            for (name, mut node) in below.0.drain(..) {
-                while let Some(new) = above.next_if(|(new, _)| *new < name) {
-                    merged.push(new);
-                }
-                if let Some((_, over)) = above.next_if(|(same, _)| *same == name) {
-                    overlay(&mut node, over);
-                }
-                merged.push((name, node));
-            }
-            merged.extend(above);
-            below.0 = merged;
-        }
-        (_, value) => *base = Node { value, ..over },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,16 +207,6 @@ mod tests {
         assert_eq!(source.position(text.len()), (4, 1));
         let first = "\u{feff}a = 1";
         assert_eq!(self::source(first).position(at(&self::root(first, 0), "a").key.offset), (1, 1));
-    }
-
-    #[test]
-    fn an_overlay_wins_value_by_value_and_keeps_its_own_place() {
-        let mut base = root("[a]\nx = 1\ny = 2\n", 0);
-        overlay(&mut base, root("[a]\ny = 3\n[b]\nz = 4\n", 1));
-        let a = at(&base, "a");
-        assert!(matches!(at(a, "x"), Node { value: Value::Integer(1), at: Place { file: 0, .. }, .. }));
-        assert!(matches!(at(a, "y"), Node { value: Value::Integer(3), at: Place { file: 1, .. }, .. }));
-        assert!(matches!(at(at(&base, "b"), "z"), Node { value: Value::Integer(4), .. }));
     }
 
     #[test]

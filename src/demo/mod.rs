@@ -39,7 +39,7 @@ pub fn run(seconds: Option<u64>) -> Exit {
     // The numbers and the URL are what is to be read here.
     crate::log::init("warn", true);
     process::raise_open_files_or_warn();
-    let (runtime, signals) = match process::runtime() {
+    let (runtime, signals) = match process::runtime(false) {
         Ok(started) => started,
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
     };
@@ -61,7 +61,7 @@ async fn show(mut signals: Signals, limit: Option<Duration>) -> Result<(), Strin
     let scope = Scope::new();
     let started = tokio::select! {
         started = Demo::start(&scope) => started?,
-        _ = signals.next() => return Ok(()),
+        _ = signals.stop() => return Ok(()),
     };
     let end = async {
         match limit {
@@ -72,11 +72,11 @@ async fn show(mut signals: Signals, limit: Option<Duration>) -> Result<(), Strin
     let mut board = Board::new(started.at_server.clone());
     // A reader that has gone away (`demo | head`) ends the demo.
     let reader = match board.say(&started.introduction) {
-        Ok(()) => watch(&mut board, &scope, signals.next(), end).await?,
+        Ok(()) => watch(&mut board, &scope, signals.stop(), end).await?,
         Err(_) => false,
     };
     let at_client = started.at_client.clone();
-    let cut = instance::stop(&scope, &[at_client], GRACE, signals.next()).await;
+    let cut = instance::stop(&scope, &[at_client], GRACE, signals.stop()).await;
     if reader {
         let _ = board.summary(begin.elapsed(), cut.relays);
     }

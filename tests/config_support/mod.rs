@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,13 @@ impl Files for Memory {
 
     fn mode(&self, path: &Path) -> Option<u32> {
         self.0.get(path).map(|(_, mode)| *mode)
+    }
+
+    /// The last one first: whoever wants an order must make it.
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        let inside = self.0.keys().rev().filter(|path| path.parent() == Some(directory));
+        let names: Vec<OsString> = inside.filter_map(|path| Some(path.file_name()?.to_owned())).collect();
+        if names.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(names) }
     }
 }
 

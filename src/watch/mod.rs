@@ -1,0 +1,193 @@
+//! Watches the files of a configuration: says when they may have been changed and are quiet again.
+//!
+//! ```text
+//! entries  what a path depends on (pure)
+//! kernel   inotify
+//! recorder what was read, and a digest of it
+//! stamps   what files look like from outside, for polling
+//! ```
+//!
+//! What it decides: when to look again. What it never does: read a file, or end the process; where the kernel does not
+//! tell of changes, files are looked at from time to time, and that is said.
+
+mod entries;
+mod kernel;
+mod recorder;
+mod stamps;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use entries::Entries;
+use kernel::{Blind, Kernel};
+pub use recorder::{Recorder, Seen};
+pub use stamps::Stamps;
+
+/// Changes come in bursts; after this long without another one, one is over.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// A burst without end is looked into after this long,
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// and if somebody has a file open and writes to it, after this long.
+const LONGEST_WRITE: Duration = Duration::from_secs(10);
+
+/// How often files are looked at where the kernel tells nothing,
+const PERIOD: Duration = Duration::from_secs(3);
+
+/// and while they change.
+const SHORT_PERIOD: Duration = Duration::from_millis(100);
+
+/// What is known of the files of a configuration.
+#[derive(Debug)]
+pub struct Watch {
+    /// None: by polling only.
+    kernel: Option<Kernel>,
+    /// Whether files are looked at from time to time.
+    polling: bool,
+    /// The files, as they were when they were last read,
+    read: Stamps,
+    /// and when they were last looked at; for polling.
+    last: Stamps,
+    burst: Option<Burst>,
+}
+
+/// Changes that were not yet told of.
+#[derive(Debug, Clone, Copy)]
+struct Burst {
+    first: Instant,
+    last: Instant,
+}
+
+impl Watch {
+    /// Of nothing yet. Needs a runtime.
+    pub fn new() -> Watch {
+        let (read, last) = (Stamps::default(), Stamps::default());
+        let mut watch = Watch { kernel: None, polling: false, read, last, burst: None };
+        match Kernel::new() {
+            Ok(kernel) => watch.kernel = Some(kernel),
+            Err(why) => watch.poll_or_warn(&why.to_string()),
+        }
+        watch
+    }
+
+    /// Watches the files that were read, and the directory of fragments. What has changed since they were read, was not
+    /// seen by anybody else: it counts as a change.
+    pub fn look_at(&mut self, read: Stamps, fragments: &Path) {
+        if let Some(kernel) = &mut self.kernel {
+            let link = |path: &Path| std::fs::read_link(path).ok();
+            let mut entries = Entries::new(&link);
+            entries.add_fragments(&recorder::absolute(fragments));
+            read.paths().for_each(|path| drop(entries.add(path)));
+            match kernel.watch(&entries.found()) {
+                Ok(()) => self.polling = false,
+                Err(Blind::At(directory, why)) => {
+                    if !std::mem::replace(&mut self.polling, true) {
+                        let (path, seconds) = (directory.display(), PERIOD.as_secs());
+                        tracing::info!(
+                            "{path} cannot be watched ({why}): its files are looked at every {seconds} s"
+                        );
+                    }
+                }
+                Err(Blind::All(why)) => self.poll_or_warn(&why.to_string()),
+            }
+        }
+        if self.polling {
+            self.last = read.again();
+        }
+        if !read.are_still_true() {
+            self.note();
+        }
+        self.read = read;
+    }
+
+    /// Completes when something may have changed and is quiet again. May be dropped and called again: no change is lost.
+    pub async fn changed(&mut self) {
+        loop {
+            let quiet = self.quiet();
+            let end = async {
+                match quiet {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = end => break,
+                () = self.event() => self.note(),
+            }
+        }
+        self.burst = None;
+    }
+
+    /// Completes when nothing has changed for a while, but not before that while.
+    pub async fn settled(&mut self) {
+        self.note();
+        self.changed().await;
+    }
+
+    /// When the burst will be over, if there is no further change.
+    fn quiet(&self) -> Option<Instant> {
+        let Burst { first, last } = self.burst?;
+        let written = self.kernel.as_ref().is_some_and(Kernel::is_written_to);
+        Some(if written { first + LONGEST_WRITE } else { (last + QUIET).min(first + LONGEST) })
+    }
+
+    fn note(&mut self) {
+        let now = Instant::now();
+        let first = self.burst.map_or(now, |burst| burst.first);
+        self.burst = Some(Burst { first, last: now });
+    }
+
+    /// Completes at the next change.
+    async fn event(&mut self) {
+        loop {
+            let period = if self.burst.is_some() { SHORT_PERIOD } else { PERIOD };
+            let kernel = async {
+                match &mut self.kernel {
+                    Some(kernel) => kernel.event().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let told = tokio::select! {
+                told = kernel => Some(told),
+                () = sleep(period), if self.polling => None,
+            };
+            match told {
+                Some(Ok(())) => return,
+                Some(Err(why)) => {
+                    self.poll_or_warn(&why.to_string());
+                    return;
+                }
+                None => {
+                    if self.looks_different().await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at all files. Not in this thread: there may be thousands of them, or a slow disk.
+    async fn looks_different(&mut self) -> bool {
+        let read = self.read.clone();
+        match tokio::task::spawn_blocking(move || read.again()).await {
+            Ok(now) if now != self.last => {
+                self.last = now;
+                true
+            }
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    fn poll_or_warn(&mut self, why: &str) {
+        self.kernel = None;
+        self.polling = true;
+        tracing::warn!(
+            "changes of files cannot be watched ({why}): they are looked at every {} s instead",
+            PERIOD.as_secs()
+        );
+    }
+}
