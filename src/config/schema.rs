@@ -7,10 +7,16 @@ use super::keys::{self, Key, Kind, Need, Table};
 /// A JSON Schema (draft 7) of a configuration file.
 pub fn schema() -> Value {
     let mut schema = table(&keys::ROOT);
-    schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
-    schema["title"] = json!("rathole");
-    schema["anyOf"] = json!([{ "required": ["server"] }, { "required": ["client"] }]);
+    set(&mut schema, "$schema", json!("http://json-schema.org/draft-07/schema#"));
+    set(&mut schema, "title", json!("rathole"));
+    set(&mut schema, "anyOf", json!([{ "required": ["server"] }, { "required": ["client"] }]));
     schema
+}
+
+fn set(schema: &mut Value, name: &str, value: Value) {
+    if let Value::Object(entries) = schema {
+        entries.insert(name.to_owned(), value);
+    }
 }
 
 fn table(table: &Table) -> Value {
@@ -25,13 +31,13 @@ fn table(table: &Table) -> Value {
         "properties": properties,
     });
     if !required.is_empty() {
-        schema["required"] = json!(required);
+        set(&mut schema, "required", json!(required));
     }
     let pairs = table.keys.iter().filter(|key| matches!(key.kind, Kind::Secret));
     let both: Vec<Value> =
         pairs.map(|key| json!({ "not": { "required": [key.name, format!("{}_file", key.name)] } })).collect();
     if !both.is_empty() {
-        schema["allOf"] = json!(both);
+        set(&mut schema, "allOf", json!(both));
     }
     schema
 }
@@ -49,12 +55,12 @@ fn key(key: &Key) -> Value {
     };
     let unit = if matches!(key.kind, Kind::Seconds { .. }) { " Seconds." } else { "" };
     let ours = if key.ours { " Not known to rathole 0.5." } else { "" };
-    schema["description"] = json!(format!("{}{unit}{ours}", key.doc));
+    set(&mut schema, "description", json!(format!("{}{unit}{ours}", key.doc)));
     match key.need {
         Need::Required | Need::Optional => {}
-        Need::Seconds(seconds) => schema["default"] = json!(seconds),
-        Need::Flag(flag) => schema["default"] = json!(flag),
-        Need::Text(text) => schema["default"] = json!(text),
+        Need::Seconds(seconds) => set(&mut schema, "default", json!(seconds)),
+        Need::Flag(flag) => set(&mut schema, "default", json!(flag)),
+        Need::Text(text) => set(&mut schema, "default", json!(text)),
     }
     schema
 }

@@ -59,16 +59,17 @@ impl<V> Flows<V> {
     /// The flow's value, if it is not idle; it counts as used now.
     pub fn touch(&mut self, address: SocketAddr, now: Instant) -> Option<&mut V> {
         let place = *self.places.get(&key(address))?;
-        if now.saturating_duration_since(self.nodes[place].used) >= self.idle {
+        if now.saturating_duration_since(self.nodes.get(place)?.used) >= self.idle {
             return None;
         }
         self.use_now(place, now);
-        Some(&mut self.nodes[place].value)
+        Some(&mut self.nodes.get_mut(place)?.value)
     }
 
     /// The flow's value, idle or not; that does not count as use.
     pub fn get_mut(&mut self, address: SocketAddr) -> Option<&mut V> {
-        Some(&mut self.nodes[*self.places.get(&key(address))?].value)
+        let place = *self.places.get(&key(address))?;
+        Some(&mut self.nodes.get_mut(place)?.value)
     }
 
     /// The value of the flow that was used last.
@@ -82,7 +83,7 @@ impl<V> Flows<V> {
         let key = key(address);
         if let Some(&place) = self.places.get(&key) {
             self.use_now(place, now);
-            return Some(std::mem::replace(&mut self.nodes[place].value, value));
+            return self.nodes.get_mut(place).map(|node| std::mem::replace(&mut node.value, value));
         }
         let evicted = if self.nodes.len() >= self.capacity { self.evict() } else { None };
         let place = self.nodes.len();
@@ -97,7 +98,7 @@ impl<V> Flows<V> {
         match self.places.entry(key(address)) {
             Entry::Occupied(entry) => {
                 let place = entry.remove();
-                Some(self.take(place))
+                self.take(place)
             }
             Entry::Vacant(_) => None,
         }
@@ -126,7 +127,8 @@ impl<V> Flows<V> {
     }
 
     fn use_now(&mut self, place: usize, now: Instant) {
-        self.nodes[place].used = now;
+        let Some(node) = self.nodes.get_mut(place) else { return };
+        node.used = now;
         if self.newest != place {
             self.unlink(place);
             self.link(place);
@@ -135,8 +137,8 @@ impl<V> Flows<V> {
 
     /// Makes an unlinked node the newest.
     fn link(&mut self, place: usize) {
-        self.nodes[place].older = self.newest;
-        self.nodes[place].newer = NONE;
+        let Some(node) = self.nodes.get_mut(place) else { return };
+        (node.older, node.newer) = (self.newest, NONE);
         match self.nodes.get_mut(self.newest) {
             Some(newest) => newest.newer = place,
             None => self.oldest = place,
@@ -145,7 +147,7 @@ impl<V> Flows<V> {
     }
 
     fn unlink(&mut self, place: usize) {
-        let (newer, older) = (self.nodes[place].newer, self.nodes[place].older);
+        let Some(&Node { newer, older, .. }) = self.nodes.get(place) else { return };
         self.point_at(newer, older, older, newer);
     }
 
@@ -162,15 +164,15 @@ impl<V> Flows<V> {
     }
 
     /// Removes a node that no key leads to; the last node moves to its place.
-    fn take(&mut self, place: usize) -> V {
+    fn take(&mut self, place: usize) -> Option<V> {
         self.unlink(place);
-        let node = self.nodes.swap_remove(place);
+        let node = (place < self.nodes.len()).then(|| self.nodes.swap_remove(place))?;
         if let Some(moved) = self.nodes.get(place) {
             let (key, newer, older) = (moved.key, moved.newer, moved.older);
             self.places.insert(key, place);
             self.point_at(newer, place, older, place);
         }
-        node.value
+        Some(node.value)
     }
 }
 

@@ -50,7 +50,7 @@ impl Inbox {
         let mut buffer = Buffer::borrow();
         let mut turn = 0;
         while turn < TURN {
-            let mut read = ReadBuf::new(&mut buffer[..READ]);
+            let mut read = ReadBuf::new(buffer.get_mut(..READ).unwrap_or_default());
             match ready!(Pin::new(&mut *stream).poll_read(cx, &mut read)) {
                 Ok(()) if read.filled().is_empty() && self.begun.is_empty() => {
                     return Poll::Ready(Broken::Ended);
@@ -77,18 +77,18 @@ impl Inbox {
         mut new: &[u8],
         on_frame: &mut impl FnMut(SocketAddr, &[u8]),
     ) -> Result<(), Malformed> {
-        while !self.begun.is_empty() {
+        while let Some(&announced) = self.begun.first() {
             let whole = match Header::decode(&self.begun)? {
                 Some((header, start)) => {
                     let whole = start + usize::from(header.len);
                     if self.begun.len() == whole {
-                        on_frame(header.visitor, &self.begun[start..]);
+                        on_frame(header.visitor, self.begun.get(start..).unwrap_or_default());
                         self.begun = Vec::new();
                         break;
                     }
                     whole
                 }
-                None => 1 + usize::from(self.begun[0]),
+                None => 1 + usize::from(announced),
             };
             if new.is_empty() {
                 return Ok(());
@@ -99,10 +99,10 @@ impl Inbox {
             new = later;
         }
         while let Some((header, start)) = Header::decode(new)? {
-            let end = start + usize::from(header.len);
-            let Some(payload) = new.get(start..end) else { break };
-            on_frame(header.visitor, payload);
-            new = &new[end..];
+            let whole = start + usize::from(header.len);
+            let Some((frame, later)) = new.split_at_checked(whole) else { break };
+            on_frame(header.visitor, frame.get(start..).unwrap_or_default());
+            new = later;
         }
         self.begun = new.to_vec();
         Ok(())
@@ -143,7 +143,7 @@ impl Outbox {
             return false;
         }
         *share += whole;
-        self.bytes.extend(&header[..used]);
+        self.bytes.extend(header.get(..used).unwrap_or_default());
         self.bytes.extend(payload);
         self.frames.push_back((visitor, whole));
         true

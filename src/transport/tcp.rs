@@ -71,8 +71,8 @@ async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
 /// Waits for one of `attempts` to end, and removes it.
 async fn first_done(attempts: &mut Vec<Attempt>) -> io::Result<TcpStream> {
     std::future::poll_fn(|cx| {
-        for at in 0..attempts.len() {
-            if let Poll::Ready(result) = attempts[at].as_mut().poll(cx) {
+        for (at, attempt) in attempts.iter_mut().enumerate() {
+            if let Poll::Ready(result) = attempt.as_mut().poll(cx) {
                 drop(attempts.swap_remove(at));
                 return Poll::Ready(result);
             }
@@ -96,14 +96,14 @@ fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 fn joined(mut faults: Vec<io::Error>) -> io::Error {
-    match faults.len() {
-        0 => io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to"),
-        1 => faults.remove(0),
-        _ => {
-            let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
-            io::Error::new(faults[0].kind(), texts.join("; "))
-        }
+    let Some(first) = faults.first() else {
+        return io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to");
+    };
+    if faults.len() == 1 {
+        return faults.remove(0);
     }
+    let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    io::Error::new(first.kind(), texts.join("; "))
 }
 
 /// Sets keepalive and nodelay. A refused option costs nothing but itself, so it is only logged.

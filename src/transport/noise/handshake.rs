@@ -33,15 +33,16 @@ pub(super) async fn run(
         if state.is_my_turn() {
             let len = state.write_message(&[], &mut message[2..]).map_err(refused)?;
             message[..2].copy_from_slice(&(len as u16).to_le_bytes());
-            tcp.write_all(&message[..2 + len]).await.map_err(broken)?;
+            tcp.write_all(message.get(..2 + len).unwrap_or_default()).await.map_err(broken)?;
         } else {
             tcp.read_exact(&mut message[..2]).await.map_err(broken)?;
             let len = usize::from(u16::from_le_bytes([message[0], message[1]]));
-            if len == 0 || len > MAX_MESSAGE {
-                return Err(invalid(format!("{NOT_NOISE} (a first message of {len} bytes)")));
-            }
-            tcp.read_exact(&mut message[..len]).await.map_err(broken)?;
-            state.read_message(&message[..len], &mut payload).map_err(refused)?;
+            let bytes = match message.get_mut(..len) {
+                Some(bytes) if len > 0 && len <= MAX_MESSAGE => bytes,
+                _ => return Err(invalid(format!("{NOT_NOISE} (a first message of {len} bytes)"))),
+            };
+            tcp.read_exact(bytes).await.map_err(broken)?;
+            state.read_message(bytes, &mut payload).map_err(refused)?;
             // As soon as it is known, so that a stranger learns nothing of our own key.
             check_pin(&state, pin)?;
         }

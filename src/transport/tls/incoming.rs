@@ -65,9 +65,10 @@ impl Incoming {
 
     /// Moves opened bytes to the reader; whether there were any.
     pub fn read(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let count = self.plain.len().min(buf.remaining());
-        let from = self.plain.start;
-        buf.put_slice(&self.store.bytes()[from..from + count]);
+        let plain: &[u8] = self.store.bytes().get(self.plain.clone()).unwrap_or_default();
+        let now = plain.get(..buf.remaining()).unwrap_or(plain);
+        buf.put_slice(now);
+        let count = now.len();
         self.plain.start += count;
         self.delivered = self.delivered.saturating_add(count).min(YOUNG);
         count > 0
@@ -75,7 +76,7 @@ impl Incoming {
 
     /// The length of the next record, if all of it is here.
     pub fn next_record(&mut self) -> io::Result<Option<usize>> {
-        let sealed = &self.store.bytes()[self.sealed.clone()];
+        let sealed = self.store.bytes().get(self.sealed.clone()).unwrap_or_default();
         Ok(record_length(sealed)?.filter(|length| *length <= sealed.len()))
     }
 
@@ -83,14 +84,14 @@ impl Incoming {
     pub fn open(&mut self, keys: &mut Keys, length: usize) -> io::Result<(Content, &[u8])> {
         let start = self.sealed.start;
         self.sealed.start += length;
-        let record = &mut self.store.bytes()[start..start + length];
+        let record = self.store.bytes().get_mut(start..start + length).unwrap_or_default();
         let (content, range) = keys.open(record)?;
         let range = start + range.start..start + range.end;
         if content == Content::Data {
             self.plain = range;
             return Ok((content, &[]));
         }
-        Ok((content, &self.store.bytes()[range]))
+        Ok((content, self.store.bytes().get(range).unwrap_or_default()))
     }
 
     /// Reads from the socket once all opened bytes are read. 0 is the end.
@@ -104,7 +105,9 @@ impl Incoming {
             }
             store => {
                 let mut buffer = Pooled::take();
-                buffer[..kept].copy_from_slice(&store.bytes()[sealed]);
+                if let (Some(to), Some(from)) = (buffer.get_mut(..kept), store.bytes().get(sealed)) {
+                    to.copy_from_slice(from);
+                }
                 *store = Store::Lent(buffer);
                 let Store::Lent(buffer) = store else { return Poll::Ready(Ok(0)) };
                 buffer
@@ -116,7 +119,7 @@ impl Incoming {
             true => buffer.len().min(kept + HEADER + YOUNG),
             false => buffer.len(),
         };
-        let mut room = ReadBuf::new(&mut buffer[kept..end]);
+        let mut room = ReadBuf::new(buffer.get_mut(kept..end).unwrap_or_default());
         ready!(Pin::new(tcp).poll_read(cx, &mut room))?;
         let count = room.filled().len();
         self.sealed.end += count;
@@ -131,7 +134,8 @@ impl Incoming {
             self.clear();
         } else if matches!(self.store, Store::Lent(_)) && (waiting || held <= SMALL || self.delivered < YOUNG)
         {
-            self.store = Store::Parked(self.store.bytes()[start..self.sealed.end].to_vec());
+            let held_bytes = self.store.bytes().get(start..self.sealed.end).unwrap_or_default().to_vec();
+            self.store = Store::Parked(held_bytes);
             self.plain = self.plain.start.saturating_sub(start)..self.plain.end.saturating_sub(start);
             self.sealed = self.sealed.start - start..held;
         }
