@@ -4,6 +4,10 @@
 //! connects each visitor to a *local service*. Reading order: [`wire`] (the protocol), [`config`], [`transport`],
 //! [`relay`], then the roles: `server`, `client`.
 
+// Nothing that a peer, a file or the environment can reach may panic. The tests may (clippy.toml).
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)]
+#![deny(clippy::panic, clippy::unreachable, clippy::todo, clippy::unimplemented)]
+
 pub mod backoff;
 #[cfg(feature = "client")]
 pub mod client;

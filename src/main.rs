@@ -3,6 +3,10 @@
 //! What it decides: what a command line asks for, and which exit code answers it. What it never does: carry a
 //! byte. stdout holds results only; log lines and errors go to stderr.
 
+// Nothing that a peer, a file or the environment can reach may panic. The tests may (clippy.toml).
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)]
+#![deny(clippy::panic, clippy::unreachable, clippy::todo, clippy::unimplemented)]
+
 // Plans of both roles are read in every build; one without the role refuses to run them.
 #[cfg_attr(not(all(feature = "server", feature = "client")), allow(dead_code))]
 mod adhoc;

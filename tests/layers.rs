@@ -224,6 +224,30 @@ fn unsafe_code_is_in_sys_alone() {
     }
 }
 
+/// clippy denies what may panic; nobody but these turns it off again.
+#[test]
+fn what_may_panic_stays_denied() {
+    let lints =
+        ["unwrap_used", "expect_used", "indexing_slicing", "string_slice", "panic", "unreachable", "todo"];
+    let mut exceptions = Vec::new();
+    for source in sources() {
+        let is_root = ["lib.rs", "main.rs"].map(Path::new).contains(&&*source.path);
+        for lint in lints.map(|lint| format!("clippy::{lint}")) {
+            let mentions = source.code.matches(&lint).count();
+            if is_root {
+                assert!(source.code.contains("#![deny(") && mentions == 1, "{lint} in {:?}", source.path);
+            } else if mentions > 0 {
+                exceptions.push(format!("{}: {lint}", source.path.display()));
+            }
+        }
+    }
+    exceptions.sort();
+    assert_eq!(
+        exceptions,
+        ["transport/noise/keys.rs: clippy::unreachable", "transport/noise/session.rs: clippy::unreachable"]
+    );
+}
+
 #[test]
 fn only_tasks_spawns() {
     for source in sources() {

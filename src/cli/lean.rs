@@ -87,10 +87,9 @@ impl Given {
             self.words.push(argument);
             return Ok(());
         }
-        let (name, attached) = match bytes.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&bytes[..at], Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
-            None => (bytes, None),
-        };
+        let mut parts = bytes.splitn(2, |byte| *byte == b'=');
+        let name = parts.next().unwrap_or_default();
+        let attached = parts.next().map(|value| OsStr::from_bytes(value).to_owned());
         let name = &*String::from_utf8_lossy(name);
         if let Some(flag) = self.flag(name)? {
             *flag = true;

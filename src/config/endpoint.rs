@@ -41,7 +41,7 @@ pub(super) fn split(text: &str) -> Result<Option<(&str, &str)>, String> {
             return Err("the closing ] of the IPv6 address is missing".to_owned());
         };
         // The bracket stays with the host: only an IPv6 address may be in it.
-        let host = &text[..host.len() + 1];
+        let host = text.get(..host.len() + 1).unwrap_or(host);
         return match rest.strip_prefix(':') {
             Some(port) => Ok(Some((host, port))),
             None if rest.is_empty() => Ok(None),

@@ -97,19 +97,24 @@ fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = change.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(before[j - 2] + 1);
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let change = cell(&last, j) + usize::from(x != y);
+            let mut least = change.min(cell(&last, j + 1) + 1).min(cell(&row, j) + 1);
+            if i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x) {
+                least = least.min(cell(&before, j - 1) + 1);
             }
             row.push(least);
         }
         before = std::mem::replace(&mut last, row);
     }
-    last[b.len()]
+    cell(&last, b.len())
+}
+
+/// A cell of a row; far away if the row has none there.
+fn cell(row: &[usize], at: usize) -> usize {
+    row.get(at).map_or(usize::MAX / 2, |steps| *steps)
 }
 
 /// `bindAddr` and `bind-addr` as `bind_addr`.

@@ -166,10 +166,13 @@ impl Pattern {
     }
 
     fn letter(text: &str) -> Option<(Key, &str)> {
-        let (key, rest) = match text.as_bytes().first()? {
-            b'N' => return Some((Key::None, &text[1..])),
-            b'K' => (Key::Known, &text[1..]),
-            b'X' | b'I' => (Key::Sent, &text[1..]),
+        let mut letters = text.chars();
+        let first = letters.next()?;
+        let rest = letters.as_str();
+        let key = match first {
+            'N' => return Some((Key::None, rest)),
+            'K' => Key::Known,
+            'X' | 'I' => Key::Sent,
             _ => return None,
         };
         Some((key, rest.strip_prefix('1').unwrap_or(rest)))

@@ -76,7 +76,7 @@ async fn head(tcp: &mut TcpStream) -> io::Result<Vec<u8>> {
     while head.len() < LONGEST && !is_whole(&head) {
         match tcp.read(&mut some).await? {
             0 => break,
-            n => head.extend_from_slice(&some[..n]),
+            n => head.extend_from_slice(some.get(..n).unwrap_or_default()),
         }
     }
     Ok(head)

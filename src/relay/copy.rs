@@ -23,21 +23,18 @@ pub(super) enum Then {
 pub(super) fn fill<S: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
     source: &mut S,
-    buffer: &mut [u8],
-) -> (usize, Then) {
-    let mut buffer = ReadBuf::new(buffer);
-    loop {
+    buffer: &mut ReadBuf<'_>,
+) -> Then {
+    while buffer.remaining() > 0 {
         let before = buffer.filled().len();
-        if buffer.remaining() == 0 {
-            return (before, Then::Full);
-        }
-        match Pin::new(&mut *source).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) if buffer.filled().len() == before => return (before, Then::End),
+        match Pin::new(&mut *source).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().len() == before => return Then::End,
             Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => return (before, Then::Failed(error)),
-            Poll::Pending => return (before, Then::Wait),
+            Poll::Ready(Err(error)) => return Then::Failed(error),
+            Poll::Pending => return Then::Wait,
         }
     }
+    Then::Full
 }
 
 /// Writes until all is written (`Ready`) or the sink takes no more (`Pending`); the count is right in every case.

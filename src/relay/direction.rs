@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffer::{Buffer, Rest};
@@ -237,21 +237,23 @@ impl Direction {
         K: AsyncWrite + Plain + Unpin,
     {
         let mut buffer = Buffer::borrow();
-        let (len, found) = copy::fill(cx, source, &mut buffer);
-        if len > 0 {
-            let (n, result) = copy::deliver(cx, sink, &buffer[..len]);
+        let mut read = ReadBuf::new(&mut buffer);
+        let found = copy::fill(cx, source, &mut read);
+        let bytes = read.filled();
+        if !bytes.is_empty() {
+            let (n, result) = copy::deliver(cx, sink, bytes);
             self.moved += n as u64;
             self.unflushed |= n > 0;
             match result {
                 Poll::Ready(result) => result.map_err(Fault::Sink)?,
-                Poll::Pending => self.held = Held::Bytes(Rest::of(&buffer[n..len])),
+                Poll::Pending => self.held = Held::Bytes(Rest::of(bytes.get(n..).unwrap_or_default())),
             }
         }
         match found {
             Then::Full => {
                 if self.way == Way::Copy && source.plain().is_some() && sink.plain().is_some() {
                     self.way = Way::Splice;
-                    self.burst = len as u64;
+                    self.burst = bytes.len() as u64;
                 }
                 Ok(Then::Full)
             }

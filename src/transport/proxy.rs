@@ -76,11 +76,12 @@ async fn read_status(tcp: &mut TcpStream) -> io::Result<u16> {
     let mut chunk = [0; MAX_HEADER];
     loop {
         let known = header.len();
-        let seen = tcp.peek(&mut chunk[known..]).await?;
+        let room = chunk.get_mut(known..).unwrap_or_default();
+        let seen = tcp.peek(room).await?;
         if seen == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        header.extend_from_slice(&chunk[known..known + seen]);
+        header.extend_from_slice(room.get(..seen).unwrap_or_default());
         let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
         let mut response = httparse::Response::new(&mut lines);
         let parsed = response.parse(&header);
@@ -94,7 +95,7 @@ async fn read_status(tcp: &mut TcpStream) -> io::Result<u16> {
             Err(_) => return Err(refused("its answer is not HTTP; is it an HTTP proxy?")),
         };
         let take = length.unwrap_or(header.len()).saturating_sub(known);
-        tcp.read_exact(&mut chunk[known..known + take]).await?;
+        tcp.read_exact(room.get_mut(..take).unwrap_or_default()).await?;
         match (length, status) {
             (Some(_), Some(status)) => return Ok(status),
             _ if header.len() >= MAX_HEADER => {
@@ -188,7 +189,7 @@ async fn read_reply(tcp: &mut TcpStream) -> io::Result<()> {
         kind => return Err(refused(format!("its reply has an address of unknown type {kind}"))),
     };
     let mut rest = [0; 255 + 2];
-    tcp.read_exact(&mut rest[..length + 2]).await?;
+    tcp.read_exact(rest.get_mut(..length + 2).unwrap_or_default()).await?;
     Ok(())
 }
 

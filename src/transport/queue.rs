@@ -7,6 +7,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use tokio::io::ReadBuf;
+
 /// Enough for a message of the handshake; not pooled.
 const SMALL: usize = 4 * 1024;
 
@@ -62,7 +64,7 @@ impl Queue {
 
     /// The bytes put in and not consumed.
     pub fn held(&self) -> &[u8] {
-        &self.bytes[self.held.clone()]
+        self.bytes.get(self.held.clone()).unwrap_or_default()
     }
 
     /// How many bytes are held.
@@ -82,7 +84,7 @@ impl Queue {
 
     /// The room behind the held bytes, to be filled and then declared with [`Queue::filled`].
     pub fn spare(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.held.end..]
+        self.bytes.get_mut(self.held.end..).unwrap_or_default()
     }
 
     /// The first `n` bytes of [`Queue::spare`] are held from now on.
@@ -95,10 +97,20 @@ impl Queue {
         self.held.start = (self.held.start + n).min(self.held.end);
     }
 
+    /// Moves as many held bytes as fit to a reader's buffer.
+    pub fn read(&mut self, into: &mut ReadBuf<'_>) {
+        let now = self.held();
+        let now = now.get(..into.remaining()).unwrap_or(now);
+        into.put_slice(now);
+        let n = now.len();
+        self.consume(n);
+    }
+
     /// Adds as many bytes as there is room for; says how many.
     pub fn put(&mut self, bytes: &[u8]) -> usize {
         let n = bytes.len().min(self.room());
-        self.spare()[..n].copy_from_slice(&bytes[..n]);
+        let (Some(to), Some(from)) = (self.spare().get_mut(..n), bytes.get(..n)) else { return 0 };
+        to.copy_from_slice(from);
         self.filled(n);
         n
     }

@@ -31,23 +31,26 @@ pub struct Header {
 impl Header {
     /// To bytes; the count says how many of them are used. Flow label and scope are not carried.
     pub fn encode(&self) -> ([u8; MAX_SENT_HEADER], usize) {
+        let (port, len) = (self.visitor.port().to_le_bytes(), self.len.to_le_bytes());
         let mut bytes = [0; MAX_SENT_HEADER];
         let used = match self.visitor.ip() {
             IpAddr::V4(ip) => {
                 bytes[0] = 12;
                 bytes[5..9].copy_from_slice(&ip.octets());
-                9
+                bytes[9..11].copy_from_slice(&port);
+                bytes[11..13].copy_from_slice(&len);
+                13
             }
             IpAddr::V6(ip) => {
                 bytes[0] = 24;
                 bytes[1] = 1;
                 bytes[5..21].copy_from_slice(&ip.octets());
-                21
+                bytes[21..23].copy_from_slice(&port);
+                bytes[23..25].copy_from_slice(&len);
+                25
             }
         };
-        bytes[used..used + 2].copy_from_slice(&self.visitor.port().to_le_bytes());
-        bytes[used + 2..used + 4].copy_from_slice(&self.len.to_le_bytes());
-        (bytes, used + 4)
+        (bytes, used)
     }
 
     /// From the beginning of `bytes`. `Ok(None)`: more bytes are needed. Else the header and its length,

@@ -85,15 +85,17 @@ impl Session {
     pub fn seal(&mut self, payload: &[u8], out: &mut [u8]) -> Result<(usize, usize), Fault> {
         let key = self.send.key(self.cipher);
         let (mut taken, mut used) = (0, 0);
-        while taken < payload.len() && out.len() - used > PREFIX + TAG {
-            let n = (payload.len() - taken).min(PAYLOAD).min(out.len() - used - PREFIX - TAG);
+        // All but the last record are full, so both sides can be cut beforehand.
+        for (plain, room) in payload.chunks(PAYLOAD).zip(out.chunks_mut(PREFIX + PAYLOAD + TAG)) {
+            let n = plain.len().min(room.len().saturating_sub(PREFIX + TAG));
+            let Some((plain, record)) = plain.get(..n).zip(Record::at(room, n)).filter(|_| n > 0) else {
+                break;
+            };
             let nonce = self.send.next(self.cipher)?;
-            let (prefix, rest) = out[used..].split_at_mut(PREFIX);
-            let (text, rest) = rest.split_at_mut(n);
-            prefix.copy_from_slice(&((n + TAG) as u16).to_le_bytes());
-            text.copy_from_slice(&payload[taken..taken + n]);
-            let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), text);
-            rest[..TAG].copy_from_slice(tag.map_err(|_| Fault::Exhausted)?.as_ref());
+            *record.prefix = ((n + TAG) as u16).to_le_bytes();
+            record.text.copy_from_slice(plain);
+            let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), record.text);
+            record.tag.copy_from_slice(tag.map_err(|_| Fault::Exhausted)?.as_ref());
             taken += n;
             used += PREFIX + n + TAG;
         }
@@ -105,17 +107,10 @@ impl Session {
     pub fn open(&mut self, bytes: &mut [u8]) -> Opened {
         let key = self.receive.key(self.cipher);
         let mut opened = Opened { plain: 0, consumed: 0, fault: None };
-        while let Some(len) = record_len(&bytes[opened.consumed..]) {
+        while let Some(len) = bytes.get(opened.consumed..).and_then(record_len) {
             let end = opened.consumed + len;
-            if end > bytes.len() {
-                break;
-            }
-            match self.receive.open(
-                self.cipher,
-                &key,
-                &mut bytes[opened.plain..end],
-                opened.consumed - opened.plain,
-            ) {
+            let Some(room) = bytes.get_mut(opened.plain..end) else { break };
+            match self.receive.open(self.cipher, &key, room, opened.consumed - opened.plain) {
                 Ok(plain) => opened.plain += plain,
                 Err(fault) => {
                     opened.fault = Some(fault);
@@ -125,6 +120,22 @@ impl Session {
             opened.consumed = end;
         }
         opened
+    }
+}
+
+/// The parts of a record to be sealed.
+struct Record<'a> {
+    prefix: &'a mut [u8; PREFIX],
+    text: &'a mut [u8],
+    tag: &'a mut [u8; TAG],
+}
+
+impl<'a> Record<'a> {
+    /// At the beginning of `room`, with `n` bytes of text; None: there is too little.
+    fn at(room: &'a mut [u8], n: usize) -> Option<Self> {
+        let (prefix, rest) = room.split_first_chunk_mut()?;
+        let (text, rest) = rest.split_at_mut_checked(n)?;
+        Some(Record { prefix, text, tag: rest.first_chunk_mut()? })
     }
 }
 
@@ -142,12 +153,13 @@ pub fn record_len(bytes: &[u8]) -> Option<usize> {
 impl Direction {
     /// Built for each batch: the expanded key is 544 bytes that an idle connection need not hold, and costs 15 ns
     /// (ChaCha20) or 110 ns (AES).
+    #[expect(clippy::unreachable, reason = "both ciphers take 32 bytes, and the type has 32")]
     fn key(&self, cipher: Cipher) -> LessSafeKey {
         let algorithm = match cipher {
             Cipher::ChaChaPoly => &CHACHA20_POLY1305,
             Cipher::AesGcm => &AES_256_GCM,
         };
-        // The only error is a wrong length, and both ciphers take 32 bytes.
+        // The only error is a wrong length.
         LessSafeKey::new(UnboundKey::new(algorithm, &*self.key).unwrap_or_else(|_| unreachable!("32 bytes")))
     }
 

@@ -183,7 +183,7 @@ impl<S: Side> Pending<S> {
     fn step(&mut self) -> Result<Step, Error> {
         loop {
             let UnbufferedStatus { discard, state, .. } =
-                self.session.process(&mut self.received[..self.given]);
+                self.session.process(self.received.get_mut(..self.given).unwrap_or_default());
             let blocked = match state? {
                 ConnectionState::EncodeTlsData(data) => {
                     encode(data, &mut self.to_send)?;
@@ -219,7 +219,7 @@ impl<S: Side> Pending<S> {
     /// what it does upon those is lost when its keys are taken (its answer to a KeyUpdate would never be sent, but its
     /// key be changed).
     fn give_record(&mut self) -> bool {
-        let rest = &self.received[self.given..];
+        let rest = self.received.get(self.given..).unwrap_or_default();
         let more = match record_length(rest) {
             Ok(Some(length)) if length <= rest.len() => length,
             Ok(_) => 0,
@@ -234,7 +234,7 @@ impl<S: Side> Pending<S> {
     /// offers after the failure; nothing may be asked of it after that.
     fn encode_alert(&mut self) {
         if let Ok(ConnectionState::EncodeTlsData(data)) =
-            self.session.process(&mut self.received[..self.given]).state
+            self.session.process(self.received.get_mut(..self.given).unwrap_or_default()).state
         {
             // What cannot be encoded is not sent; the connection is over in any case.
             let _ = encode(data, &mut self.to_send);
@@ -249,5 +249,6 @@ fn encode<Data>(mut data: EncodeTlsData<'_, Data>, into: &mut Vec<u8>) -> Result
         _ => 0,
     };
     into.resize(start + required, 0);
-    data.encode(&mut into[start..]).map(drop).map_err(|error| Error::General(error.to_string()))
+    let room = into.get_mut(start..).unwrap_or_default();
+    data.encode(room).map(drop).map_err(|error| Error::General(error.to_string()))
 }

@@ -118,7 +118,9 @@ fn join(
     for key in keys {
         for leaf in 0..chain.len() {
             let mut chain = chain.clone();
-            chain[..=leaf].rotate_right(1);
+            if let Some(front) = chain.get_mut(..=leaf) {
+                front.rotate_right(1);
+            }
             let identity = CertifiedKey::new(chain, key.clone());
             match identity.keys_match() {
                 Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => return Ok(identity),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
-use super::record::{Content, Keys, MAX_PLAIN};
+use super::record::{Content, Keys, MAX_PLAIN, no_room};
 use crate::transport::buffer::{PAYLOAD, Pooled};
 
 /// The sending half's bytes. A buffer is held only while there are any.
@@ -31,8 +31,8 @@ impl Outgoing {
 
     /// Sends all.
     pub fn poll_drain(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(buffer) = self.buffer.as_ref().filter(|_| !self.sealed.is_empty()) {
-            let sent = ready!(Pin::new(&mut *tcp).poll_write(cx, &buffer[self.sealed.clone()]))?;
+        while !self.sealed().is_empty() {
+            let sent = ready!(Pin::new(&mut *tcp).poll_write(cx, self.sealed()))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -55,7 +55,8 @@ impl Outgoing {
 
     /// What is waiting.
     pub fn sealed(&self) -> &[u8] {
-        self.buffer.as_ref().map_or(&[], |buffer| &buffer[self.sealed.clone()])
+        let sealed = self.buffer.as_ref().and_then(|buffer| buffer.get(self.sealed.clone()));
+        sealed.unwrap_or_default()
     }
 
     fn push(
@@ -70,7 +71,7 @@ impl Outgoing {
         let mut slice: &[u8] = &[];
         let mut taken = 0;
         while taken < limit {
-            let room = &mut buffer[self.sealed.end..];
+            let room = buffer.get_mut(self.sealed.end..).unwrap_or_default();
             let most = MAX_PLAIN.min(limit - taken);
             let mut plain = 0;
             while plain < most {
@@ -80,7 +81,7 @@ impl Outgoing {
                 }
                 let (now, later) = slice.split_at(slice.len().min(most - plain));
                 let at = keys.plain_offset() + plain;
-                room[at..at + now.len()].copy_from_slice(now);
+                room.get_mut(at..at + now.len()).ok_or_else(no_room)?.copy_from_slice(now);
                 plain += now.len();
                 slice = later;
             }

@@ -16,6 +16,7 @@ pub const HEADER: usize = 5;
 /// Plain bytes that one record may carry.
 pub const MAX_PLAIN: usize = 16 * 1024;
 /// What one record adds at most to its plain bytes: header, explicit nonce (8) or inner type (1), tag.
+#[cfg(test)]
 pub const OVERHEAD: usize = HEADER + 8 + TAG;
 /// The longest record that a peer may send, with its header.
 pub const MAX_RECORD: usize = HEADER + MAX_PLAIN + 2048;
@@ -131,51 +132,41 @@ impl Keys {
     }
 
     /// Makes a record of the `plain` bytes that the caller has put at [`Keys::plain_offset`] of `room`, which must
-    /// be longer than them by [`OVERHEAD`]. Returns the record's length.
+    /// be longer than them by 29, at most, for header, nonce or type, and tag. Returns the record's length.
     pub fn seal(&mut self, content: Content, room: &mut [u8], plain: usize) -> io::Result<usize> {
-        let begin = self.plain_offset();
-        let mut end = begin + plain;
-        if plain > MAX_PLAIN || room.len() < plain + OVERHEAD {
-            return Err(io::Error::other("a record without room"));
-        }
+        let parts = Parts::of(room, self.layout, plain).filter(|_| plain <= MAX_PLAIN);
+        let Parts { header, explicit, text, tag: tag_at } = parts.ok_or_else(no_room)?;
         let sequence = self.next_sequence()?;
         let nonce = masked(&self.iv, sequence);
         let (outer, aad) = match self.layout {
             Layout::Tls13 => {
-                room[end] = content.to_byte();
-                end += 1;
+                text.iter_mut().skip(plain).for_each(|byte| *byte = content.to_byte());
                 (Content::Data.to_byte(), None)
             }
             Layout::Gcm12 => {
-                room[HEADER..begin].copy_from_slice(&nonce[4..]);
+                explicit.copy_from_slice(&nonce[4..]);
                 (content.to_byte(), Some(aad12(sequence, content.to_byte(), plain)))
             }
             Layout::ChaCha12 => (content.to_byte(), Some(aad12(sequence, content.to_byte(), plain))),
         };
-        let length = (end - HEADER + TAG) as u16;
-        let header = [outer, 3, 3, (length >> 8) as u8, length as u8];
-        room[..HEADER].copy_from_slice(&header);
+        let length = explicit.len() + text.len() + TAG;
+        *header = [outer, 3, 3, (length >> 8) as u8, length as u8];
         let aad = aad.as_ref().map_or(&header[..], |aad| &aad[..]);
         let tag = self
             .key
-            .seal_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(aad),
-                &mut room[begin..end],
-            )
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), text)
             .map_err(|_| io::Error::other("a record could not be sealed"))?;
-        room[end..end + TAG].copy_from_slice(tag.as_ref());
-        Ok(end + TAG)
+        tag_at.copy_from_slice(tag.as_ref());
+        Ok(HEADER + length)
     }
 
     /// Opens a whole record in place. Returns its content type and where in `record` its plain bytes are.
     pub fn open(&mut self, record: &mut [u8]) -> io::Result<(Content, std::ops::Range<usize>)> {
         let begin = self.plain_offset();
-        let Some(sealed) = record.len().checked_sub(begin).filter(|sealed| *sealed >= TAG) else {
-            return Err(invalid("the peer sent a TLS record that is too short"));
-        };
-        let header: [u8; HEADER] = std::array::from_fn(|i| record[i]);
-        let plain = sealed - TAG;
+        let short = || invalid("the peer sent a TLS record that is too short");
+        let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or_else(short)?;
+        let (explicit, sealed) = rest.split_at_mut_checked(self.layout.explicit_nonce()).ok_or_else(short)?;
+        let plain = sealed.len().checked_sub(TAG).ok_or_else(short)?;
         if plain > MAX_PLAIN + self.layout.inner_type() {
             return Err(invalid("the peer sent a TLS record that is too long"));
         }
@@ -183,20 +174,20 @@ impl Keys {
         let mut nonce = masked(&self.iv, sequence);
         if self.layout == Layout::Gcm12 {
             nonce[..4].copy_from_slice(&self.iv[..4]);
-            nonce[4..].copy_from_slice(&record[HEADER..begin]);
+            nonce[4..].copy_from_slice(explicit);
         }
         let aad12 = aad12(sequence, header[0], plain);
         let aad = if self.layout == Layout::Tls13 { &header[..] } else { &aad12[..] };
         let opened = self
             .key
-            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut record[begin..])
+            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed)
             .map_err(|_| invalid("a TLS record was altered on its way"))?;
         let (content, length) = match self.layout {
             Layout::Gcm12 | Layout::ChaCha12 => (header[0], opened.len()),
             Layout::Tls13 if header[0] != Content::Data.to_byte() => (0, 0),
             // Padding: zeros after the type.
-            Layout::Tls13 => match opened.iter().rposition(|byte| *byte != 0) {
-                Some(last) => (opened[last], last),
+            Layout::Tls13 => match opened.iter().enumerate().rfind(|(_, byte)| **byte != 0) {
+                Some((last, byte)) => (*byte, last),
                 None => (0, 0),
             },
         };
@@ -212,6 +203,30 @@ impl Keys {
         self.sequence = sequence.checked_add(1).ok_or_else(|| io::Error::other("the TLS key is used up"))?;
         Ok(sequence)
     }
+}
+
+/// The parts of a record to be sealed.
+struct Parts<'a> {
+    header: &'a mut [u8; HEADER],
+    explicit: &'a mut [u8],
+    /// The plain bytes and, in TLS 1.3, the inner type.
+    text: &'a mut [u8],
+    tag: &'a mut [u8; TAG],
+}
+
+impl<'a> Parts<'a> {
+    /// At the beginning of `room`, for so many plain bytes; None: there is too little.
+    fn of(room: &'a mut [u8], layout: Layout, plain: usize) -> Option<Self> {
+        let (header, rest) = room.split_first_chunk_mut()?;
+        let (explicit, rest) = rest.split_at_mut_checked(layout.explicit_nonce())?;
+        let (text, rest) = rest.split_at_mut_checked(plain + layout.inner_type())?;
+        Some(Parts { header, explicit, text, tag: rest.first_chunk_mut()? })
+    }
+}
+
+/// A fault of ours.
+pub fn no_room() -> io::Error {
+    io::Error::other("a record without room")
 }
 
 /// The length of the record that begins `bytes`, once its header is there.

@@ -48,7 +48,7 @@ pub fn header(kind: Kind, len: usize, key: Option<[u8; 4]>, out: &mut [u8; MAX_H
         }
     };
     if let Some(key) = key {
-        out[end..end + 4].copy_from_slice(&key);
+        out.iter_mut().skip(end).zip(key).for_each(|(out, key)| *out = key);
         end += 4;
     }
     end
@@ -154,7 +154,8 @@ impl Decoder {
                 State::Header(header, have) => {
                     let missing = header_len(header, *have) - *have;
                     let n = missing.min(bytes.len() - at);
-                    header[*have..*have + n].copy_from_slice(&bytes[at..at + n]);
+                    let new = bytes.iter().skip(at).take(n);
+                    header.iter_mut().skip(*have).zip(new).for_each(|(header, byte)| *header = *byte);
                     *have += n;
                     at += n;
                     if header_len(header, *have) == *have {
@@ -167,7 +168,7 @@ impl Decoder {
                 }
                 State::Payload(frame) => {
                     let n = usize::try_from(frame.left).unwrap_or(usize::MAX).min(bytes.len() - at);
-                    let part = &mut bytes[at..at + n];
+                    let part = bytes.get_mut(at..at + n).unwrap_or_default();
                     if let (Some(key), Kind::Binary | Kind::Ping) = (frame.key, frame.kind) {
                         mask::apply(part, key, frame.seen);
                     }
@@ -244,7 +245,7 @@ impl Decoder {
         if !is_control && self.end.is_some() {
             return Err(Violation::AfterEnd);
         }
-        let key = if masked { header[key_at..].first_chunk().copied() } else { None };
+        let key = header.get(key_at..).and_then(|key| key.first_chunk().copied()).filter(|_| masked);
         Ok(Frame { kind, fin, key, seen: 0, left, control: Vec::new() })
     }
 

@@ -7,16 +7,17 @@ use std::io;
 pub fn random() -> io::Result<[u8; 4]> {
     thread_local! {
         /// One call for 64 keys: random bytes, and how many of them are used.
-        static STOCK: RefCell<([u8; 256], usize)> = const { RefCell::new(([0; 256], 256)) };
+        static STOCK: RefCell<([[u8; 4]; 64], usize)> = const { RefCell::new(([[0; 4]; 64], 64)) };
     }
     STOCK.with(|stock| {
-        let (bytes, used) = &mut *stock.borrow_mut();
-        if *used == bytes.len() {
-            getrandom::fill(bytes).map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
+        let (keys, used) = &mut *stock.borrow_mut();
+        if *used >= keys.len() {
+            let filled = getrandom::fill(keys.as_flattened_mut());
+            filled.map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
             *used = 0;
         }
-        let key = [bytes[*used], bytes[*used + 1], bytes[*used + 2], bytes[*used + 3]];
-        *used += key.len();
+        let key = keys.get(*used).copied().ok_or_else(|| io::Error::other("no key for a mask"))?;
+        *used += 1;
         Ok(key)
     })
 }
@@ -48,8 +49,8 @@ pub fn copy(from: &[u8], to: &mut [u8], key: [u8; 4]) {
 }
 
 fn widen(key: [u8; 4], phase: u64) -> u64 {
-    let at = |i: u64| key[((phase + i) % 4) as usize];
-    u64::from_ne_bytes([at(0), at(1), at(2), at(3), at(0), at(1), at(2), at(3)])
+    let [a, b, c, d] = u32::from_be_bytes(key).rotate_left(8 * (phase % 4) as u32).to_be_bytes();
+    u64::from_ne_bytes([a, b, c, d, a, b, c, d])
 }
 
 #[cfg(test)]

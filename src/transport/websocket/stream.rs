@@ -104,13 +104,14 @@ impl Stream {
         let mut header = [0; MAX_HEADER];
         let len = frame::header(kind, payload.len(), key, &mut header);
         self.unsent.make_room(len + payload.len());
-        self.unsent.put(&header[..len]);
+        self.unsent.put(header.get(..len).unwrap_or_default());
         match key {
             None => {
                 self.unsent.put(payload);
             }
             Some(key) => {
-                mask::copy(payload, &mut self.unsent.spare()[..payload.len()], key);
+                let room = self.unsent.spare().get_mut(..payload.len()).unwrap_or_default();
+                mask::copy(payload, room, key);
                 self.unsent.filled(payload.len());
             }
         }
@@ -170,9 +171,9 @@ impl Stream {
             ready!(Pin::new(&mut self.carrier).poll_read(cx, &mut fresh))?;
             fresh.filled().len()
         } else {
-            let n = self.early.len().min(into.len());
-            into[..n].copy_from_slice(&self.early.held()[..n]);
-            self.early.consume(n);
+            let mut fresh = ReadBuf::new(into);
+            self.early.read(&mut fresh);
+            let n = fresh.filled().len();
             if self.early.is_empty() {
                 self.early = Queue::default();
             }
@@ -183,7 +184,7 @@ impl Stream {
             let in_order = self.decoder.is_between() && !self.half_close;
             return Poll::Ready(if in_order { Ok(None) } else { Err(truncated()) });
         }
-        let (plain, violation) = self.decoder.decode(&mut into[..n]);
+        let (plain, violation) = self.decoder.decode(into.get_mut(..n).unwrap_or_default());
         self.violation = violation;
         Poll::Ready(Ok(Some(plain)))
     }
@@ -193,15 +194,16 @@ impl Stream {
             // Nothing to mask: straight from the writer's buffer.
             let mut header = [0; MAX_HEADER];
             let len = frame::header(Kind::Binary, payload.len(), None, &mut header);
-            let parts = [IoSlice::new(&header[..len]), IoSlice::new(payload)];
+            let header = header.get(..len).unwrap_or_default();
+            let parts = [IoSlice::new(header), IoSlice::new(payload)];
             let n = ready!(Pin::new(&mut self.carrier).poll_write_vectored(cx, &parts))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             if n < len + payload.len() {
                 self.unsent = Queue::with_room(payload.len() + OVERHEAD);
-                self.unsent.put(&header[n.min(len)..len]);
-                self.unsent.put(&payload[n.saturating_sub(len)..]);
+                self.unsent.put(header.get(n..).unwrap_or_default());
+                self.unsent.put(payload.get(n.saturating_sub(len)..).unwrap_or_default());
             }
             return Poll::Ready(Ok(()));
         }
@@ -271,7 +273,7 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Ok(0));
         }
         let n = buf.len().min(PAYLOAD);
-        let framed = this.poll_write_frame(cx, &buf[..n]);
+        let framed = this.poll_write_frame(cx, buf.get(..n).unwrap_or_default());
         ready!(this.written(framed))?;
         match this.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
