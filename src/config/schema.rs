@@ -35,13 +35,13 @@ fn table(table: &Table, whole: bool) -> Value {
         "properties": properties,
     });
     if !required.is_empty() {
-        set(&mut schema, "required", json!(required));
+        schema["required"] = json!(required);
     }
     let pairs = table.keys.iter().filter(|key| matches!(key.kind, Kind::Secret));
     let both: Vec<Value> =
         pairs.map(|key| json!({ "not": { "required": [key.name, format!("{}_file", key.name)] } })).collect();
     if !both.is_empty() {
-        set(&mut schema, "allOf", json!(both));
+        schema["allOf"] = json!(both);
     }
     schema
 }
@@ -62,7 +62,7 @@ fn key(key: &Key, whole: bool) -> Value {
     };
     let unit = if matches!(key.kind, Kind::Seconds { .. }) { " Seconds." } else { "" };
     let ours = if key.ours { " Not known to rathole 0.5." } else { "" };
-    set(&mut schema, "description", json!(format!("{}{unit}{ours}", key.doc)));
+    schema["description"] = json!(format!("{}{unit}{ours}", key.doc));
     match key.need {
         Need::Required | Need::Optional => {}
         Need::Number(number) => schema["default"] = json!(number),

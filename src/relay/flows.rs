@@ -174,7 +174,7 @@ impl<V> Flows<V> {
     fn take(&mut self, place: usize) -> Option<V> {
         self.nodes.get(place)?;
         self.unlink(place);
-        let node = (place < self.nodes.len()).then(|| self.nodes.swap_remove(place))?;
+        let node = self.nodes.swap_remove(place);
         if let Some(moved) = self.nodes.get(place) {
             let (key, newer, older) = (moved.key, moved.newer, moved.older);
             self.places.insert(key, place);

@@ -86,7 +86,7 @@ impl Inbox {
         mut new: &[u8],
         on_frame: &mut impl FnMut(SocketAddr, &[u8]),
     ) -> Result<(), Malformed> {
-        while let Some(&announced) = self.begun.first() {
+        while !self.begun.is_empty() {
             let whole = match Header::decode(&self.begun)? {
                 Some((header, start)) => {
                     let whole = start + usize::from(header.len);

@@ -105,8 +105,6 @@ fn joined(mut faults: Vec<io::Error>) -> io::Error {
             io::Error::new(faults.remove(0).kind(), texts.join("; "))
         }
     }
-    let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
-    io::Error::new(first.kind(), texts.join("; "))
 }
 
 /// Sets nodelay, and lets the kernel watch for the peer's death. A refused option costs nothing but itself, so it is

@@ -53,10 +53,10 @@ impl Acceptor {
         let judged =
             request.and_then(|(bytes, len)| Ok((upgrade::check_request(&bytes[..len])?, bytes, len)));
         match judged {
-            Ok((accepted, early)) => {
+            Ok((accepted, bytes, len)) => {
                 carrier.write_all(upgrade::response(&accepted).as_bytes()).await?;
                 carrier.flush().await?;
-                Ok(Stream::new(carrier, Role::Server, accepted.half_close, &early))
+                Ok(Stream::new(carrier, Role::Server, accepted.half_close, &bytes[len..]))
             }
             Err(refused) => {
                 // The peer may be gone, and is refused anyway.
@@ -117,7 +117,7 @@ impl Connector {
         let judged =
             response.and_then(|(bytes, len)| Ok((upgrade::check_response(&bytes[..len], key)?, bytes, len)));
         match judged {
-            Ok((half_close, early)) => Ok(Stream::new(carrier, Role::Client, half_close, &early)),
+            Ok((half_close, bytes, len)) => Ok(Stream::new(carrier, Role::Client, half_close, &bytes[len..])),
             Err(refused) => Err(invalid(format!(
                 "the server refuses the WebSocket upgrade: it answered with {}",
                 refused.why

@@ -36,7 +36,7 @@ pub(super) async fn run(
         if state.is_my_turn() {
             let len = state.write_message(&[], &mut message[2..]).map_err(refused)?;
             message[..2].copy_from_slice(&(len as u16).to_le_bytes());
-            tcp.write_all(message.get(..2 + len).unwrap_or_default()).await.map_err(broken)?;
+            tcp.write_all(&message[..2 + len]).await.map_err(broken)?;
         } else {
             tcp.read_exact(&mut message[..2]).await.map_err(broken)?;
             let head = [message[0], message[1]];

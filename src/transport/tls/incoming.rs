@@ -68,10 +68,9 @@ impl Incoming {
 
     /// Moves opened bytes to the reader; whether there were any.
     pub fn read(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let plain: &[u8] = self.store.bytes().get(self.plain.clone()).unwrap_or_default();
-        let now = plain.get(..buf.remaining()).unwrap_or(plain);
-        buf.put_slice(now);
-        let count = now.len();
+        let count = self.plain.len().min(buf.remaining());
+        let from = self.plain.start;
+        buf.put_slice(&self.store.bytes()[from..from + count]);
         self.plain.start += count;
         count > 0
     }
@@ -92,14 +91,14 @@ impl Incoming {
     pub fn open(&mut self, keys: &mut Keys, length: usize) -> io::Result<(Content, &[u8])> {
         let start = self.sealed.start;
         self.sealed.start += length;
-        let record = self.store.bytes().get_mut(start..start + length).unwrap_or_default();
+        let record = &mut self.store.bytes()[start..start + length];
         let (content, range) = keys.open(record)?;
         let range = start + range.start..start + range.end;
         if content == Content::Data {
             self.plain = range;
             return Ok((content, &[]));
         }
-        Ok((content, self.store.bytes().get(range).unwrap_or_default()))
+        Ok((content, &self.store.bytes()[range]))
     }
 
     /// Reads from the socket once all opened bytes are read. 0 is the end.
@@ -113,9 +112,7 @@ impl Incoming {
             }
             store => {
                 let mut buffer = Pooled::take();
-                if let (Some(to), Some(from)) = (buffer.get_mut(..kept), store.bytes().get(sealed)) {
-                    to.copy_from_slice(from);
-                }
+                buffer[..kept].copy_from_slice(&store.bytes()[sealed]);
                 *store = Store::Lent(buffer);
                 let Store::Lent(buffer) = store else { return Poll::Ready(Ok(0)) };
                 buffer
@@ -127,7 +124,7 @@ impl Incoming {
             true => buffer.len(),
             false => buffer.len().min(kept + STRANGER),
         };
-        let mut room = ReadBuf::new(buffer.get_mut(kept..end).unwrap_or_default());
+        let mut room = ReadBuf::new(&mut buffer[kept..end]);
         ready!(Pin::new(tcp).poll_read(cx, &mut room))?;
         let count = room.filled().len();
         self.sealed.end += count;

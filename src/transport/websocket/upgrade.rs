@@ -149,8 +149,8 @@ pub fn check_response(head: &[u8], key: [u8; 16]) -> Result<bool, Refused> {
     }
 }
 
-/// Reads until the empty line, which ends the head. Returns the head, and what came behind it: that belongs to the
-/// frames. Bytes that do not begin like `prefix` are refused without waiting for more.
+/// Reads until the empty line, which ends the head. Returns all bytes and the head's length: what is behind it
+/// belongs to the frames. Bytes that do not begin like `prefix` are refused without waiting for more.
 pub async fn read_head(
     from: &mut (impl AsyncRead + Unpin),
     prefix: &[u8],
@@ -165,16 +165,19 @@ pub async fn read_head(
             }
             head.resize(most, 0);
         }
-        if (&mut *from).take(room as u64).read_buf(&mut head).await? == 0 {
+        let n = from.read(&mut head[len..]).await?;
+        if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if head.iter().zip(prefix).any(|(byte, expected)| byte != expected) {
+        let searched = len.saturating_sub(3);
+        len += n;
+        let begun = len.min(prefix.len());
+        if head[..begun] != prefix[..begun] {
             return Ok(refused("bytes that are no HTTP"));
         }
-        let new = head.get(searched..).unwrap_or_default();
-        if let Some(at) = new.windows(4).position(|window| window == b"\r\n\r\n") {
-            let early = head.split_off(searched + at + 4);
-            return Ok(Ok((head, early)));
+        if let Some(at) = head[searched..len].windows(4).position(|window| window == b"\r\n\r\n") {
+            head.truncate(len);
+            return Ok(Ok((head, searched + at + 4)));
         }
     }
 }
