@@ -12,6 +12,7 @@ pub mod noise;
 pub mod proxy;
 #[cfg(any(feature = "noise", feature = "websocket"))]
 mod queue;
+#[cfg(any(feature = "noise", feature = "tls"))]
 mod rotation;
 pub mod tcp;
 #[cfg(feature = "tls")]
@@ -23,6 +24,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -204,6 +206,16 @@ impl Acceptor {
         }
     }
 
+    /// Takes the place of `old` in a reload. If `changed` (the transport's settings are others), then clients with the
+    /// key that `old` wanted are still taken until `until`, where the transport can tell.
+    #[allow(unused_variables)]
+    pub fn succeed(&mut self, old: &Acceptor, changed: bool, until: Instant) {
+        #[cfg(feature = "noise")]
+        if let (Acceptor::Noise(present), Acceptor::Noise(old)) = (self, old) {
+            present.succeed(old, changed, until);
+        }
+    }
+
     /// The transport's handshake on an accepted connection. The caller sets the deadline.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<Stream> {
         match self {
@@ -226,6 +238,7 @@ pub struct Connector {
     #[cfg(feature = "proxy")]
     proxy: Option<config::Proxy>,
     layer: Layer,
+    #[cfg(any(feature = "noise", feature = "tls"))]
     former: rotation::Former<Layer>,
 }
 
@@ -269,8 +282,18 @@ impl Connector {
             #[cfg(feature = "proxy")]
             proxy: client.proxy.clone(),
             layer,
+            #[cfg(any(feature = "noise", feature = "tls"))]
             former: rotation::Former::default(),
         })
+    }
+
+    /// Takes the place of `old` in a reload. If `changed` (the transport's settings are others), then what `old` would
+    /// have connected with is still good until `until`, for a server that has not changed its key yet; so is what `old`
+    /// itself had from earlier reloads, but no longer than it was promised then.
+    #[allow(unused_variables)]
+    pub fn succeed(&mut self, old: &Connector, changed: bool, until: Instant) {
+        #[cfg(any(feature = "noise", feature = "tls"))]
+        self.keep_former(old, changed, until);
     }
 
     /// Where the next connections go: the server's addresses, or the proxy's if there is one (then the proxy
@@ -286,6 +309,7 @@ impl Connector {
     /// Connects to one of `addresses` and does the transport's handshake. The caller sets the deadline.
     /// `nodelay` is the channel's own wish. The stream knows its peer's address.
     pub async fn connect(&self, addresses: &[SocketAddr], nodelay: bool) -> io::Result<Stream> {
+        #[cfg(any(feature = "noise", feature = "tls"))]
         if !self.former.is_empty() {
             return Box::pin(self.connect_in_transition(addresses, nodelay)).await;
         }

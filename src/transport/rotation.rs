@@ -10,10 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::{Acceptor, Connector, Layer, Stream};
-
-/// Whether there is a transport that checks its peer.
-const CHECKED: bool = cfg!(any(feature = "tls", feature = "noise"));
+use super::{Connector, Layer, Stream};
 
 /// So many former settings are kept; more changes than that within a grace are hardly meant.
 const MOST: usize = 2;
@@ -58,7 +55,7 @@ impl<T: Clone> Former<T> {
 
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
-        !CHECKED || self.list.is_empty()
+        self.list.is_empty()
     }
 
     /// Those that are still good, the newest first.
@@ -85,17 +82,12 @@ impl<T: Clone> Former<T> {
 }
 
 impl Connector {
-    /// Takes the place of `old` in a reload. If `changed` (the transport's settings are others), then what `old` would
-    /// have connected with is still good until `until`, for a server that has not changed its key yet; so is what `old`
-    /// itself had from earlier reloads, but no longer than it was promised then.
-    pub fn succeed(&mut self, old: &Connector, changed: bool, until: Instant) {
+    /// See [`Connector::succeed`].
+    pub(super) fn keep_former(&mut self, old: &Connector, changed: bool, until: Instant) {
         let replaced = changed.then_some(&old.layer);
         let same_server = self.remote == old.remote;
         let fits = |former: &Layer| same_server && former.is_as_strict_as(&self.layer);
-        // A build without any transport that checks a server does without the rest of this file.
-        if CHECKED {
-            self.former = Former::after(replaced, &old.former, Instant::now(), until, fits);
-        }
+        self.former = Former::after(replaced, &old.former, Instant::now(), until, fits);
     }
 
     /// Connects with what is in force, or was.
@@ -144,19 +136,6 @@ impl Layer {
             #[cfg(all(feature = "websocket", feature = "tls"))]
             (Layer::WebSocket(former), Layer::WebSocket(present)) => former.has_tls() && present.has_tls(),
             _ => false,
-        }
-    }
-}
-
-impl Acceptor {
-    /// Takes the place of `old` in a reload. If `changed` (the transport's settings are others), then clients with the
-    /// key that `old` wanted are still taken until `until`, where the transport can tell.
-    #[cfg_attr(not(feature = "noise"), allow(unused_variables))]
-    pub fn succeed(&mut self, old: &Acceptor, changed: bool, until: Instant) {
-        match (self, old) {
-            #[cfg(feature = "noise")]
-            (Acceptor::Noise(present), Acceptor::Noise(old)) => present.succeed(old, changed, until),
-            _ => {}
         }
     }
 }
