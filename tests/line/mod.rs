@@ -132,6 +132,11 @@ impl Line {
         self.forwarder.with(|state| state.counts)
     }
 
+    /// Switches a site's device "up" or "down", which its system knows, unlike a cut.
+    pub fn set_device(site: &Site, state: &str) {
+        site.ip(&format!("link set {DEVICE} {state}"));
+    }
+
     /// Gives a site another address: the old one is gone, without a word to anyone.
     pub fn move_site(site: &Site, from: Ipv4Addr, to: Ipv4Addr) {
         site.ip(&format!("addr add {to}/24 dev {DEVICE}"));
