@@ -68,6 +68,12 @@ impl Site {
         self.run(|| run(Command::new("ip").args(arguments.split_whitespace())))
     }
 
+    /// Sets a variable of the kernel, for this site alone.
+    pub fn set(&self, variable: &str, value: impl std::fmt::Display) {
+        let (file, value) = (format!("/proc/sys/{variable}"), value.to_string());
+        self.run(|| std::fs::write(&file, value).unwrap_or_else(|error| panic!("{file}: {error}")));
+    }
+
     /// Keeps what belongs inside, and drops it there.
     pub fn hold<T: Send>(&self, make: impl FnOnce() -> T + Send) -> Held<T> {
         Held { value: Some(self.run(make)), site: self.clone() }
