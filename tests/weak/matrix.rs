@@ -93,20 +93,27 @@ impl fmt::Display for Sample {
     }
 }
 
-/// Without a tunnel: the local service listens on the line itself.
-fn direct(condition: &Condition) -> Option<Sample> {
+/// A line in this condition. What most systems use on it is cubic: bbr, where it is the default, hardly minds loss.
+fn line(condition: &Condition) -> Option<Line> {
     let line = Line::new("weak::matrix", seed(1))?;
     line.set(condition.weather);
+    line.server.set("net/ipv4/tcp_congestion_control", "cubic");
+    line.client.set("net/ipv4/tcp_congestion_control", "cubic");
+    Some(line)
+}
+
+/// Without a tunnel: the local service listens on the line itself.
+fn direct(condition: &Condition) -> Option<Sample> {
+    let line = line(condition)?;
     let local = line.client.hold(|| Local::tcp_on(TcpListener::bind((CLIENT, 0)).unwrap(), meter::serve));
     Some(Sample::take(&line.server, local.addr, condition.size))
 }
 
 /// Through a tunnel.
 fn tunnelled(condition: &Condition, transport: Transport, build: Build) -> Option<Sample> {
-    let line = Line::new("weak::matrix", seed(1))?;
+    let line = line(condition)?;
     let (link, _certs) = transport.link("weak::matrix")?;
     let local = line.client.hold(|| Local::tcp(meter::serve));
-    line.set(condition.weather);
     let mut tunnel = Tunnel::new(line, build, link, &[("meter", Kind::Tcp, local.addr)]);
     tunnel.start_both();
     let site = tunnel.line.server.clone();
