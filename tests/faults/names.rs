@@ -40,9 +40,9 @@ pub fn appears_while_the_name_server_is_silent() -> Fault {
 }
 
 fn late(name: &str, name_server: Ipv4Addr) -> Fault {
+    // How long it is missing.
     let strike = |tunnel: &mut Tunnel| {
-        tunnel.process(Role::Client).wait_for(NAME);
-        std::thread::sleep(s(3));
+        std::thread::sleep(s(4));
         set(tunnel, SERVER);
     };
     let prepare = move |tunnel: &mut Tunnel| prepare(tunnel, name_server);
