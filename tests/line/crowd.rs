@@ -34,15 +34,18 @@ pub fn visit(addr: SocketAddr, bytes: &[u8], deadline: Duration) -> Outcome {
         Err(error) => return failed(error.kind()),
     };
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let _ = stream.set_write_timeout(Some(deadline));
-            // What is wrong is seen by the reader.
-            let _ = (&stream).write_all(bytes);
+        let written = scope.spawn(|| {
+            stream.set_write_timeout(Some(deadline))?;
+            (&stream).write_all(bytes)
         });
         let outcome = read_echo(&stream, bytes, until);
         // Ends the writer, too.
         let _ = stream.shutdown(Shutdown::Both);
-        outcome
+        match (outcome, written.join().unwrap()) {
+            // A reset is told once; if the writer was told, the reader saw an end.
+            (Outcome::CutShort, Err(error)) if error.kind() == ErrorKind::ConnectionReset => Outcome::Failed,
+            _ => outcome,
+        }
     })
 }
 

@@ -35,7 +35,7 @@ impl Load {
         let mut repeat = |every, work: fn(SocketAddr), addr| {
             threads.push(repeat(site, stop.clone(), Duration::from_millis(every), move || work(addr)));
         };
-        repeat(4001, sleeper, tcp);
+        repeat(2003, sleeper, tcp);
         repeat(503, rude, tcp);
         repeat(709, silent, tcp);
         repeat(1009, udp_once, udp);
@@ -94,7 +94,7 @@ fn connect(addr: SocketAddr) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Says something now, and something more after 40 s.
+/// Says something now, and something more after 20 s.
 fn sleeper(addr: SocketAddr) {
     let Some(mut stream) = connect(addr) else { return };
     for _ in 0..2 {
@@ -102,7 +102,7 @@ fn sleeper(addr: SocketAddr) {
         if stream.write_all(b"still here").and_then(|()| stream.read_exact(&mut [0; 10])).is_err() {
             return;
         }
-        std::thread::sleep(Duration::from_secs(40));
+        std::thread::sleep(Duration::from_secs(20));
     }
 }
 

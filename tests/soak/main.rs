@@ -29,8 +29,8 @@ use line::weather::Weather;
 use load::Load;
 use samples::Samples;
 
-/// Shorter runs tell nothing: UDP visitors are remembered for 60 s, idle ones stay for 40 s, pools fill.
-const SHORTEST: u64 = 400;
+/// Shorter runs tell nothing: there must be some periods to judge.
+const SHORTEST: u64 = 8 * PERIOD.as_secs();
 
 /// Time between two samples.
 const EVERY: Duration = Duration::from_secs(2);
@@ -38,8 +38,9 @@ const EVERY: Duration = Duration::from_secs(2);
 /// How often the guest's client is stopped or killed, and started again.
 const RESTART: Duration = Duration::from_secs(45);
 
-/// How often all connections between server and clients are reset.
-const RESET: Duration = Duration::from_secs(100);
+/// How often all connections between server and clients are reset. What the processes hold goes up and down with that,
+/// as UDP visitors are remembered for 60 s and idle ones stay for 20 s: a whole period is one sample.
+const PERIOD: Duration = Duration::from_secs(90);
 
 fn duration() -> Duration {
     let given = std::env::var("RATHOLE_SOAK_SECONDS").ok();
@@ -60,7 +61,7 @@ fn soak(link: Link, time: Duration) {
     let services =
         [("tcp", Kind::Tcp, tcp.addr), ("udp", Kind::Udp, udp.addr), ("guest", Kind::Tcp, tcp.addr)];
     let mut tunnel = Tunnel::new(line, Build::Ours, link.clone(), &services);
-    tunnel.heartbeat(5);
+    tunnel.heartbeat(2);
     tunnel.start(Role::Server);
     // The guest is served by a client of its own, which comes and goes; the other one lasts.
     let guest = tunnel.plan.services.pop().expect("there are three");
@@ -80,7 +81,8 @@ fn soak(link: Link, time: Duration) {
 
     let load = Load::start(&tunnel.line.server, tcp_addr, guest_addr, udp_addr);
     let (server, client) = tunnel.processes();
-    let mut samples = [Samples::new("server", server.id()), Samples::new("client", client.id())];
+    let mut samples =
+        [Samples::new("server", server.id(), PERIOD), Samples::new("client", client.id(), PERIOD)];
     let begun = Instant::now();
     let (mut restarts, mut resets) = (0, 0);
     while begun.elapsed() < time {
@@ -92,7 +94,7 @@ fn soak(link: Link, time: Duration) {
             guest.wait();
             guest = start_guest();
         }
-        if begun.elapsed() > RESET * (resets + 1) {
+        if begun.elapsed() > PERIOD * (resets + 1) {
             resets += 1;
             tunnel.line.forget(Gone::WithReset);
         }
@@ -108,7 +110,8 @@ fn soak(link: Link, time: Duration) {
         file
     });
     drop(tunnel);
-    let wrong = [Outcome::Stuck, Outcome::Corrupt].map(|outcome| tally.list(outcome)).concat();
+    let wrong =
+        [Outcome::Stuck, Outcome::Corrupt, Outcome::CutShort].map(|outcome| tally.list(outcome)).concat();
     assert!(wrong.is_empty(), "{name}:\n{wrong}logs: {logs:?}");
     let (served, all) = (tally.count(Outcome::Served), tally.visits.len());
     assert!(served * 20 >= all * 19, "{name}: only {served} of {all} were served; logs: {logs:?}");

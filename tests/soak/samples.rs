@@ -1,8 +1,9 @@
 //! What a process holds, sampled from outside, and whether it grows.
 //!
-//! The rule: the first half of a run is for warming up. Through the samples of the second half goes the straight line
-//! that fits best (least squares). What it rises by over the second half must stay below a twentieth of the mean, or
-//! below an amount that a busy process gains and loses at any time ([`Kind::noise`]), whichever is more.
+//! The rule: the run has periods, which are all alike; of each the mean is taken. The first half of the periods is for
+//! warming up. Through the means of the second half goes the straight line that fits best (least squares). What it rises
+//! by must stay below a twentieth of their mean, or below an amount that a busy process gains and loses at any time
+//! ([`Kind::noise`]), whichever is more.
 
 use std::fmt;
 use std::time::Duration;
@@ -35,14 +36,15 @@ impl Kind {
 pub struct Samples {
     name: &'static str,
     pid: u32,
+    period: f64,
     /// Seconds from the beginning, and each kind.
     taken: Vec<(f64, [f64; 3])>,
 }
 
 impl Samples {
     /// None yet.
-    pub fn new(name: &'static str, pid: u32) -> Self {
-        Samples { name, pid, taken: Vec::new() }
+    pub fn new(name: &'static str, pid: u32, period: Duration) -> Self {
+        Samples { name, pid, period: period.as_secs_f64(), taken: Vec::new() }
     }
 
     /// Takes one.
@@ -73,17 +75,23 @@ impl Samples {
         grown.collect()
     }
 
-    /// The second half's.
+    /// The means of the second half's whole periods.
     fn judged(&self, kind: Kind) -> Vec<(f64, f64)> {
         let at = KINDS.iter().position(|other| *other == kind).unwrap();
-        let second_half = &self.taken[self.taken.len() / 2..];
-        second_half.iter().map(|(time, values)| (*time, values[at])).collect()
+        let period_of = |time: f64| (time / self.period) as usize;
+        let whole = self.taken.last().map_or(0, |(time, _)| period_of(*time));
+        let periods = (whole / 2..whole).map(|period| {
+            let its = self.taken.iter().filter(|(time, _)| period_of(*time) == period);
+            let values: Vec<_> = its.map(|(_, values)| values[at]).collect();
+            (period as f64 * self.period, values.iter().sum::<f64>() / values.len() as f64)
+        });
+        periods.collect()
     }
 }
 
 impl fmt::Display for Samples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {} samples, second half:", self.name, self.taken.len())?;
+        write!(f, "{}, {} samples, means of the later periods:", self.name, self.taken.len())?;
         for kind in KINDS {
             let judged = self.judged(kind);
             let (mean, rise) = trend(&judged);
@@ -107,8 +115,8 @@ fn trend(points: &[(f64, f64)]) -> (f64, f64) {
 }
 
 fn made(value: impl Fn(f64) -> f64) -> Samples {
-    let taken = (0..500).map(|at| f64::from(at) * 2.0).map(|time| (time, [20_000.0, value(time), 4.0]));
-    Samples { name: "made", pid: 0, taken: taken.collect() }
+    let taken = (0..900).map(|at| f64::from(at) * 2.0).map(|time| (time, [20_000.0, value(time), 4.0]));
+    Samples { name: "made", pid: 0, period: 90.0, taken: taken.collect() }
 }
 
 #[test]
@@ -116,9 +124,11 @@ fn a_leak_is_told_from_noise() {
     let rng = std::cell::RefCell::new(fastrand::Rng::with_seed(1));
     let noise = || rng.borrow_mut().f64() * 40.0;
     assert_eq!(made(|_| 100.0 + noise()).growth(), Vec::<String>::new());
-    // Full after a fifth of the run.
-    assert_eq!(made(|time| time.min(200.0) + noise()).growth(), Vec::<String>::new());
-    // One descriptor in ten seconds, 50 in the second half.
-    let growth = made(|time| 100.0 + time / 10.0 + noise()).growth();
+    // Up and down in each period.
+    assert_eq!(made(|time| 100.0 + time % 90.0 + noise()).growth(), Vec::<String>::new());
+    // Full after a third of the run.
+    assert_eq!(made(|time| time.min(600.0) + noise()).growth(), Vec::<String>::new());
+    // One descriptor in twenty seconds, some 40 in the second half.
+    let growth = made(|time| 100.0 + time / 20.0 + time % 90.0 + noise()).growth();
     assert!(growth.len() == 1 && growth[0].contains("Descriptors rose by"), "{growth:?}");
 }
