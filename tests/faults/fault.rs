@@ -1,7 +1,8 @@
 //! What can happen, and how long it takes until a visitor is served again.
 
 use std::fmt;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -9,6 +10,7 @@ use super::common::service::Local;
 use super::common::tunnel::{Build, Kind, Link, Role};
 use super::line::crowd::{Crowd, Manners, Outcome, first_served, visit};
 use super::line::middlebox::Gone;
+use super::line::site::Site;
 use super::line::tunnel::Tunnel;
 use super::line::weather::Weather;
 use super::line::{CLIENT, CLIENT_MOVED, Line};
@@ -19,6 +21,9 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A visitor after the recovery expects service within this time.
 const VISITOR: Duration = Duration::from_secs(5);
+
+/// How long a tunnel works before the fault.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Something that happens to a running tunnel.
 pub struct Fault {
@@ -40,22 +45,23 @@ pub struct Fault {
 
 /// How it went.
 pub struct Recovery {
-    /// From the end of the fault until a visitor is served.
-    pub first: Option<Duration>,
-    /// How many of the next [`Recovery::AFTER`] visitors, one after the other, were not.
+    /// From the end of the fault until a visitor is served, and [`IN_A_ROW`] more after it.
+    pub after: Option<Duration>,
+    /// How many were not served although one before them was.
     pub lost: usize,
 }
 
-impl Recovery {
-    const AFTER: usize = 20;
-}
+/// So many served visitors, one after the other, are a recovery: one may have been lucky.
+const IN_A_ROW: usize = 20;
 
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(first) = self.first else { return write!(f, "not within {} s", PATIENCE.as_secs()) };
-        write!(f, "{:.1} s", first.as_secs_f64())?;
+        match self.after {
+            None => write!(f, "not within {} s", PATIENCE.as_secs())?,
+            Some(after) => write!(f, "{:.1} s", after.as_secs_f64())?,
+        }
         if self.lost > 0 {
-            write!(f, ", then {} of {} lost", self.lost, Recovery::AFTER)?;
+            write!(f, ", {} visitors lost between others", self.lost)?;
         }
         Ok(())
     }
@@ -93,16 +99,12 @@ impl Fault {
         }
         let manners = Manners { every: Duration::from_millis(500), deadline: VISITOR, most: 1000, seed: 1 };
         let during = Crowd::start(&site, addr, manners);
+        // Channels for those who come next are made.
+        std::thread::sleep(SETTLED);
         (self.strike)(&mut tunnel);
-        let first = first_served(&site, addr, limit);
-        let served = || site.run(|| visit(addr, b"and now?", VISITOR)) == Outcome::Served;
-        let lost = if first.is_some() {
-            (0..Recovery::AFTER).filter(|_| !served()).count()
-        } else {
-            Recovery::AFTER
-        };
+        let recovery = Self::recovery(&site, addr, limit);
         during.finish();
-        if first.is_none() || lost > 0 {
+        if recovery.after.is_none() || recovery.lost > 0 {
             let (server, client) = tunnel.processes();
             eprintln!(
                 "--- {}: {build:?} server:\n{}--- client:\n{}---",
@@ -111,7 +113,23 @@ impl Fault {
                 client.log()
             );
         }
-        Some(Recovery { first, lost })
+        Some(recovery)
+    }
+
+    /// Watches visitors until all is well.
+    fn recovery(site: &Site, addr: SocketAddr, limit: Duration) -> Recovery {
+        let (ended, mut lost) = (Instant::now(), 0);
+        while let Some(left) = limit.checked_sub(ended.elapsed()) {
+            let before = ended.elapsed();
+            let Some(first) = first_served(site, addr, left) else { break };
+            let served = || site.run(|| visit(addr, b"and now?", VISITOR)) == Outcome::Served;
+            let in_a_row = (0..IN_A_ROW).take_while(|_| served()).count();
+            if in_a_row == IN_A_ROW {
+                return Recovery { after: Some(before + first), lost };
+            }
+            lost += 1;
+        }
+        Recovery { after: None, lost }
     }
 }
 

