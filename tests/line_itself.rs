@@ -13,7 +13,7 @@ use common::PATIENCE;
 use common::service::Local;
 use common::visitor::{is_reset, random};
 use line::crowd::{Outcome, visit};
-use line::middlebox::Gone;
+use line::middlebox::{Gone, Middlebox, Verdict};
 use line::site::Held;
 use line::weather::Weather;
 use line::{CLIENT, CLIENT_MOVED, Line};
@@ -144,6 +144,23 @@ fn a_router_forgets_old_connections_and_carries_new_ones() {
     let error = stream.read(&mut [0; 4]).unwrap_err();
     assert!(is_reset(&error), "{error}");
     round_trip(&connect(&line, &echo));
+}
+
+#[test]
+fn a_forgotten_connection_may_be_opened_again() {
+    let frame = |flags: u8| {
+        let mut frame = vec![0; 54];
+        frame[12] = 8;
+        (frame[14], frame[23], frame[47]) = (0x45, 6, flags);
+        frame
+    };
+    let (syn, ack) = (frame(0x02), frame(0x10));
+    let mut middlebox = Middlebox::default();
+    let passes = |middlebox: &mut Middlebox, frame| matches!(middlebox.on_frame(frame), Verdict::Pass);
+    assert!(passes(&mut middlebox, &syn) && passes(&mut middlebox, &ack));
+    middlebox.forget(Gone::Silently);
+    assert!(!passes(&mut middlebox, &ack));
+    assert!(passes(&mut middlebox, &syn) && passes(&mut middlebox, &ack));
 }
 
 #[test]
