@@ -1,4 +1,4 @@
-//! Addresses for tests, and who listens on them.
+//! Addresses for tests, and who listens on them, as seen by the network namespace of the thread that asks.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -82,7 +82,7 @@ pub fn wait(failure: &str, mut holds: impl FnMut() -> bool) {
 /// The kind of timer on the connection between two IPv4 addresses, in the kernel's numbers: 1 retransmission,
 /// 2 keepalive. None: there is no such connection.
 pub fn timer(own: SocketAddr, other: SocketAddr) -> Option<u8> {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
     table.lines().find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
         let found = fields.next() == Some(&hex(own)) && fields.next() == Some(&hex(other));
@@ -93,7 +93,7 @@ pub fn timer(own: SocketAddr, other: SocketAddr) -> Option<u8> {
 
 /// How many wait for an IPv4 address to answer their attempt to connect.
 pub fn dials(address: SocketAddr) -> usize {
-    let (remote, table) = (hex(address), std::fs::read_to_string("/proc/net/tcp").unwrap());
+    let (remote, table) = (hex(address), std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
     let dials = table.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
         let local = fields.next()?;
@@ -108,7 +108,7 @@ pub fn dials(address: SocketAddr) -> usize {
 fn in_table(table: &str, address: SocketAddr, state: &str) -> bool {
     let suffix = if address.is_ipv6() { "6" } else { "" };
     let local = hex(address);
-    let table = std::fs::read_to_string(format!("/proc/net/{table}{suffix}")).unwrap();
+    let table = std::fs::read_to_string(format!("/proc/thread-self/net/{table}{suffix}")).unwrap();
     table.lines().any(|line| {
         let mut fields = line.split_whitespace().skip(1);
         fields.next() == Some(&local) && fields.nth(1) == Some(state)
