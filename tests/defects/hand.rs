@@ -1,0 +1,160 @@
+//! Clients, local services and sockets made by hand.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use super::common::process::Process;
+use super::common::raw::{Control, ZERO};
+use super::common::service;
+use super::common::tunnel::Plan;
+
+/// Reads commands from a control channel until it is asked for a data channel; false: not within the limit, or the
+/// channel has ended. Heartbeats may come between.
+pub fn asked(control: &Control, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        control.stream.set_read_timeout(Some(left)).unwrap();
+        let mut command = [0; 4];
+        match (&control.stream).read_exact(&mut command) {
+            Ok(()) if command == ZERO => return true,
+            Ok(()) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// How many data channels are asked for until there is silence for this long.
+pub fn count_asked(control: &Control, silence: Duration) -> usize {
+    let mut count = 0;
+    while asked(control, silence) {
+        count += 1;
+    }
+    count
+}
+
+/// From now on, opens a channel for every request, and echoes what its visitor says; ends with the control channel.
+pub fn obey(control: &Arc<Control>, server: SocketAddr) {
+    let control = control.clone();
+    std::thread::spawn(move || {
+        while asked(&control, Duration::from_secs(60)) {
+            let channel = control.data(server);
+            std::thread::spawn(move || echo(channel));
+        }
+    });
+}
+
+/// The client's end of a data channel whose local service is an echo.
+pub fn echo(mut channel: TcpStream) {
+    if channel.read_exact(&mut [0; 4]).is_ok() {
+        service::echo(channel);
+    }
+}
+
+/// A control channel of a service that the server accepted.
+pub fn control(plan: &Plan, service: &str) -> Control {
+    Control::open(plan.server_addr, service, &plan.server_token).accepted()
+}
+
+/// A UDP service: what it answers to whom. Ends with its guard.
+pub struct Datagrams {
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// Its socket.
+    pub socket: Arc<UdpSocket>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Datagrams {
+    /// Calls `serve` for each datagram.
+    pub fn new(serve: impl Fn(&UdpSocket, &[u8], SocketAddr) + Send + 'static) -> Self {
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        socket2::SockRef::from(&*socket).set_recv_buffer_size(4 << 20).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let addr = socket.local_addr().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, own) = (stop.clone(), socket.clone());
+        std::thread::spawn(move || {
+            let mut datagram = vec![0; 65_536];
+            while !stopped.load(SeqCst) {
+                if let Ok((n, from)) = own.recv_from(&mut datagram) {
+                    serve(&own, &datagram[..n], from);
+                }
+            }
+        });
+        Datagrams { addr, socket, stop }
+    }
+}
+
+impl Drop for Datagrams {
+    fn drop(&mut self) {
+        self.stop.store(true, SeqCst);
+    }
+}
+
+/// A UDP visitor's socket.
+pub fn udp_visitor(addr: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(addr).unwrap();
+    socket
+}
+
+/// Sends once; the answer, if there is one in time.
+pub fn ask(socket: &UdpSocket, datagram: &[u8], patience: Duration) -> Option<Vec<u8>> {
+    socket.send(datagram).ok()?;
+    socket.set_read_timeout(Some(patience)).unwrap();
+    let mut answer = vec![0; 65_536];
+    let n = socket.recv(&mut answer).ok()?;
+    answer.truncate(n);
+    Some(answer)
+}
+
+/// A frame for an IPv4 visitor.
+pub fn frame(visitor: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let std::net::IpAddr::V4(ip) = visitor.ip() else { panic!("IPv4 expected") };
+    let len = (payload.len() as u16).to_le_bytes();
+    [&[12, 0, 0, 0, 0][..], &ip.octets(), &visitor.port().to_le_bytes(), &len, payload].concat()
+}
+
+/// How many sockets a process has.
+pub fn sockets(process: &Process) -> usize {
+    let entries = std::fs::read_dir(format!("/proc/{}/fd", process.id())).into_iter().flatten();
+    let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    targets.filter(|to| to.to_string_lossy().starts_with("socket:")).count()
+}
+
+/// Resident memory in kB; 0: it has ended.
+pub fn memory(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// The most memory that a process has while `work` runs and for a second after, above what it had before, in kB.
+pub fn memory_grown(process: &Process, work: impl FnOnce() + Send) -> u64 {
+    let before = memory(process);
+    let mut most = before;
+    std::thread::scope(|scope| {
+        let working = scope.spawn(work);
+        let mut done = None;
+        while done.is_none_or(|done: Instant| done.elapsed() < Duration::from_secs(1)) {
+            most = most.max(memory(process));
+            if done.is_none() && working.is_finished() {
+                done = Some(Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    most.saturating_sub(before)
+}
+
+/// Writes as much as the other side takes.
+pub fn pour(mut stream: &TcpStream, bytes: &[u8]) -> bool {
+    stream.write_all(bytes).is_ok()
+}
