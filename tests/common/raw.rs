@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -109,14 +110,15 @@ impl FakeServer {
 
     /// The next connection; a test that waits in vain fails.
     pub fn accept(&self) -> TcpStream {
-        self.try_accept().unwrap_or_else(|error| panic!("the client does not connect: {error}"))
+        self.accept_within(PATIENCE).unwrap_or_else(|error| panic!("the client does not connect: {error}"))
     }
 
-    fn try_accept(&self) -> io::Result<TcpStream> {
+    /// The next connection, if it comes in time.
+    pub fn accept_within(&self, limit: Duration) -> io::Result<TcpStream> {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         use std::os::fd::AsFd;
         let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(PATIENCE).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let timeout = PollTimeout::try_from(limit).map_err(|_| io::ErrorKind::InvalidInput)?;
         if poll(&mut fds, timeout)? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }

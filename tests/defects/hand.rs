@@ -1,7 +1,7 @@
 //! Clients, local services and sockets made by hand.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -157,4 +157,37 @@ pub fn memory_grown(process: &Process, work: impl FnOnce() + Send) -> u64 {
 /// Writes as much as the other side takes.
 pub fn pour(mut stream: &TcpStream, bytes: &[u8]) -> bool {
     stream.write_all(bytes).is_ok()
+}
+
+/// The host that the first client of a SOCKS5 proxy asks for; None: nobody comes in time, or speaks something else.
+pub fn socks5_target(listener: &TcpListener, limit: Duration) -> Option<String> {
+    listener.set_nonblocking(true).unwrap();
+    let mut accepted = None;
+    super::until(limit, || {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    });
+    let (mut stream, _) = accepted?;
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(limit)).unwrap();
+    let mut take = |len: u8| {
+        let mut bytes = vec![0; len.into()];
+        stream.read_exact(&mut bytes).ok().map(|()| bytes)
+    };
+    let greeting = take(2)?;
+    take(greeting[1])?;
+    stream.write_all(&[5, 0]).ok()?;
+    let mut take = |len: u8| {
+        let mut bytes = vec![0; len.into()];
+        stream.read_exact(&mut bytes).ok().map(|()| bytes)
+    };
+    match take(4)?[3] {
+        1 => Some(std::net::Ipv4Addr::from(<[u8; 4]>::try_from(take(4)?).ok()?).to_string()),
+        4 => Some(std::net::Ipv6Addr::from(<[u8; 16]>::try_from(take(16)?).ok()?).to_string()),
+        3 => {
+            let len = take(1)?[0];
+            String::from_utf8(take(len)?).ok()
+        }
+        _ => None,
+    }
 }
