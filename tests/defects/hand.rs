@@ -1,13 +1,13 @@
 //! Clients, local services and sockets made by hand.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use super::common::process::Process;
-use super::common::raw::{Control, ZERO};
+use super::common::raw::{Control, ZERO, hello, sha256};
 use super::common::service;
 use super::common::tunnel::Plan;
 
@@ -190,4 +190,35 @@ pub fn socks5_target(listener: &TcpListener, limit: Duration) -> Option<String> 
         }
         _ => None,
     }
+}
+
+/// Whether the server has a service of this name, with the plan's token. It takes the service over.
+pub fn accepts(plan: &Plan, service: &str) -> bool {
+    let attempt = || -> io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&plan.server_addr, Duration::from_secs(2))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(&hello(0, 1, &sha256(&[service.as_bytes()])))?;
+        let mut challenge = [0; 37];
+        stream.read_exact(&mut challenge)?;
+        stream.write_all(&sha256(&[plan.server_token.as_bytes(), &challenge[5..]]))?;
+        let mut ack = [0; 4];
+        stream.read_exact(&mut ack)?;
+        Ok(ack == ZERO)
+    };
+    attempt().unwrap_or(false)
+}
+
+/// Whether the server has not ended a control channel.
+pub fn still_open(control: &Control) -> bool {
+    control.stream.set_nonblocking(true).unwrap();
+    let mut chunk = [0; 4096];
+    let open = loop {
+        match (&control.stream).read(&mut chunk) {
+            Ok(0) => break false,
+            Ok(_) => {}
+            Err(error) => break error.kind() == io::ErrorKind::WouldBlock,
+        }
+    };
+    control.stream.set_nonblocking(false).unwrap();
+    open
 }

@@ -57,7 +57,10 @@ fn other_roots_than_the_given_are_not_trusted(build: Build) -> Outcome {
     command.env("SSL_CERT_FILE", &certs.ca);
     let client = Process::start("client", command);
     let served = served(plan.services[0].visitors, Duration::from_secs(4));
-    assert!(served.is_some() || !client.log().is_empty());
+    if build == Build::Ours {
+        // It has tried, and says why not.
+        client.wait_for("certificate");
+    }
     match served {
         None => Ok("refused".to_owned()),
         Some(_) => Err("a server whose root is only the system's is accepted".to_owned()),
