@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use super::common::certs::{Certs, KeyKind, can_be_made};
@@ -12,13 +12,15 @@ use super::common::process::Process;
 use super::common::raw::FakeServer;
 use super::common::service::Local;
 use super::common::tunnel::{Build, Link, Plan, Role, Service};
-use super::{Outcome, after, served, until, verdict};
+use super::hand::accepts;
+use super::{Outcome, after, seconds, served, until, verdict};
 
 situations! {
     "D18" => addresses_that_cannot_work_are_refused,
     "S1" => failures_to_start_end_the_process_with_a_word,
     "S2" => no_configuration_kills_the_process,
     "S3" => without_inotify_the_server_serves,
+    "S12" => keepalive_0_makes_no_errors,
 }
 
 const NOWHERE: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
@@ -181,18 +183,18 @@ fn no_configuration_kills_the_process(build: Build) -> Outcome {
 /// The user has no inotify instance left.
 fn without_inotify_the_server_serves(build: Build) -> Outcome {
     let isolate = "unshare -Ur sh -c 'echo 0 >/proc/sys/user/max_inotify_instances'";
-    let possible = std::process::Command::new("sh").args(["-c", isolate]).output();
+    let possible = Command::new("sh").args(["-c", isolate]).output();
     if !possible.is_ok_and(|output| output.status.success()) {
         super::common::skip("defects: without_inotify_the_server_serves", "no user namespaces here");
         return Ok("skipped: no user namespaces".to_owned());
     }
     let local = Local::echo();
-    let plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", local.addr)]);
+    let mut plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", local.addr)]);
     let config = plan.write("server.toml", &plan.server_toml());
     // In a user namespace of its own, where the limit is its own, too.
     let limited =
         after("echo 0 >/proc/sys/user/max_inotify_instances", &build.command(Role::Server, &config));
-    let mut command = std::process::Command::new("unshare");
+    let mut command = Command::new("unshare");
     command.args(["-U", "-r"]).arg(limited.get_program()).args(limited.get_args());
     for (key, value) in limited.get_envs() {
         command.env(key, value.unwrap_or_default());
@@ -201,12 +203,34 @@ fn without_inotify_the_server_serves(build: Build) -> Outcome {
     let _client = plan.start_client(build);
     let served = served(plan.services[0].visitors, Duration::from_secs(10));
     until(Duration::from_secs(2), || !server.is_running());
-    if server.is_running() {
-        return verdict(served.is_some(), "serves".to_owned());
+    if !server.is_running() {
+        let status = server.wait();
+        let code = status.code().map_or(status.to_string(), |code| format!("exit code {code}"));
+        return Err(format!("ends with {code}"));
     }
-    let status = server.wait();
-    match status.code() {
-        Some(0) => Err("ends with exit code 0".to_owned()),
-        _ => Err(format!("ends with {status}")),
+    if served.is_none() {
+        return Err("does not serve".to_owned());
     }
+    // It looks at the file from time to time.
+    plan.services.push(Service::tcp("added", NOWHERE.into()));
+    plan.write("server.toml", &plan.server_toml());
+    match until(Duration::from_secs(30), || accepts(&plan, "added")) {
+        Some(time) => Ok(format!("serves, and takes up a change after {}", seconds(time))),
+        None => Err("serves, but does not take up a change within 30 s".to_owned()),
+    }
+}
+
+/// The least that can be written for keepalive, and what is said of it for ten visitors.
+fn keepalive_0_makes_no_errors(build: Build) -> Outcome {
+    let local = Local::echo();
+    let mut plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", local.addr)]);
+    plan.link.server.push_str("[server.transport.tcp]\nkeepalive_secs = 0\n");
+    let (_client, server) = plan.start(build, build);
+    let visitors = plan.services[0].visitors;
+    assert!(served(visitors, Duration::from_secs(10)).is_some(), "not served");
+    (0..10).for_each(|_| drop(served(visitors, Duration::from_secs(10))));
+    let log = server.log();
+    let complaints = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+    let complaints = complaints.filter(|line| line.to_lowercase().contains("keepalive")).count();
+    verdict(complaints == 1, format!("{complaints} complaint(s) for 11 visitors"))
 }

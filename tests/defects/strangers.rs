@@ -198,7 +198,7 @@ fn an_unknown_name_and_a_wrong_token_look_alike(build: Build) -> Outcome {
     put(&stream, &hello(0, 1, &sha256(&[b"nobody"])));
     take::<37>(&stream);
     stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    if visitor::read_until_closed(&mut &mut stream.try_clone().unwrap()).0.len() == 4 {
+    if visitor::read_until_closed(&mut stream.try_clone().unwrap()).0.len() == 4 {
         return Err("an unknown name is told as such before Auth".to_owned());
     }
     let [unknown, wrong] =
