@@ -12,7 +12,7 @@ use super::common::process::Process;
 use super::common::raw::{FakeServer, ZERO, hello, put, rest, take};
 use super::common::service::Local;
 use super::common::tunnel::{Build, Link, Plan, Role, Service};
-use super::hand::{sockets, socks5_target};
+use super::hand::{accept_within, sockets, socks5_target};
 use super::{Outcome, ended, seconds, served, until, verdict};
 
 situations! {
@@ -84,9 +84,9 @@ fn a_server_that_asks_without_end_is_bounded(build: Build) -> Outcome {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(10) {
         most = most.max(sockets(&client));
-        match server.accept_within(Duration::from_secs(1)) {
-            Ok(stream) => open.push(stream),
-            Err(_) => break,
+        match accept_within(&server, Duration::from_secs(1)) {
+            Some(stream) => open.push(stream),
+            None => break,
         }
     }
     most = most.max(sockets(&client));
@@ -106,8 +106,8 @@ fn a_refused_upgrade_kills_no_client(build: Build) -> Outcome {
         ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n"),
     ];
     for (what, answer) in answers {
-        let mut stream = server.accept_within(Duration::from_secs(20));
-        if let Ok(stream) = &mut stream {
+        let stream = accept_within(&server, Duration::from_secs(20));
+        if let Some(stream) = &stream {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
                 head.extend(take::<1>(stream));
@@ -121,7 +121,7 @@ fn a_refused_upgrade_kills_no_client(build: Build) -> Outcome {
         if !client.is_running() {
             return Err(format!("killed by signal {} when {what} answers the upgrade", signal(&mut client)));
         }
-        stream.map_err(|_| format!("does not try again after {what}"))?;
+        stream.ok_or_else(|| format!("does not try again after {what}"))?;
     }
     Ok("tries again after 502, a redirection, a page, a close, SSH".to_owned())
 }
@@ -190,7 +190,7 @@ fn retry_interval_0_is_no_busy_loop(build: Build) -> Outcome {
     let mut attempts = 1;
     while begun.elapsed() < Duration::from_secs(3) {
         // Closed at once.
-        attempts += usize::from(server.accept_within(Duration::from_millis(100)).is_ok());
+        attempts += usize::from(accept_within(&server, Duration::from_millis(100)).is_some());
     }
     verdict((1..=12).contains(&attempts), format!("{attempts} attempts to connect in 3 s"))
 }

@@ -35,6 +35,7 @@ pub fn row(situation: &Situation, ours: &Outcome, theirs: &Outcome) -> String {
             Ok(words) => ("passes", words),
             Err(words) => ("**fails**", words),
         };
+        let words: String = words.chars().take(400).collect();
         format!("{mark}: {}", words.replace('|', "\\|"))
     };
     let Situation { id, file, name, .. } = situation;

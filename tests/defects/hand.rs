@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use super::common::process::Process;
-use super::common::raw::{Control, ZERO, hello, sha256};
+use super::common::raw::{Control, FakeServer, ZERO, hello, sha256};
 use super::common::service;
 use super::common::tunnel::Plan;
 
@@ -55,6 +55,11 @@ pub fn echo(mut channel: TcpStream) {
     if channel.read_exact(&mut [0; 4]).is_ok() {
         service::echo(channel);
     }
+}
+
+/// The next connection to a server by hand, if it comes in time.
+pub fn accept_within(server: &FakeServer, limit: Duration) -> Option<TcpStream> {
+    (!server.nobody_for(limit)).then(|| server.accept())
 }
 
 /// A control channel of a service that the server accepted.
@@ -206,6 +211,18 @@ pub fn accepts(plan: &Plan, service: &str) -> bool {
         Ok(ack == ZERO)
     };
     attempt().unwrap_or(false)
+}
+
+/// Asks for a service from time to time; how long it took until the server had it.
+pub fn accepts_in_time(plan: &Plan, service: &str, limit: Duration) -> Option<Duration> {
+    super::until(limit, || {
+        let accepted = accepts(plan, service);
+        if !accepted {
+            // Failures are answered late by who counts them.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        accepted
+    })
 }
 
 /// Whether the server has not ended a control channel.

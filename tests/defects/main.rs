@@ -171,6 +171,9 @@ fn verdict(passed: bool, words: String) -> Outcome {
 
 /// For the table.
 fn seconds(time: Duration) -> String {
+    if time < Duration::from_millis(100) {
+        return "less than 0.1 s".to_owned();
+    }
     format!("{:.1} s", time.as_secs_f64())
 }
 

@@ -71,8 +71,8 @@ fn short_noise_keys_are_refused(build: Build) -> Outcome {
     if server.is_running() {
         return Err("a key of 16 bytes is accepted".to_owned());
     }
-    let code = server.wait().code();
-    verdict(code.is_some_and(|code| code != 0), format!("refused, exit code {code:?}"))
+    let status = server.wait();
+    verdict(status.code().is_some_and(|code| code != 0), format!("refused, {status}"))
 }
 
 /// A server that the world can reach, without encryption, with a token that can be guessed.

@@ -102,8 +102,10 @@ fn a_takeover_is_told_with_both_addresses(build: Build) -> Outcome {
     let clients = [(); 2].map(|()| control(&plan, "echo"));
     let addresses = clients.each_ref().map(|client| client.stream.local_addr().unwrap().to_string());
     let told = until(Duration::from_secs(5), || {
-        server.log().lines().any(|line| addresses.iter().all(|address| line.contains(address)))
+        let told =
+            |line: &str| line.contains("WARN") && addresses.iter().all(|address| line.contains(address));
+        server.log().lines().any(told)
     });
-    let words = if told.is_some() { "a line has both addresses" } else { "no line has both addresses" };
+    let words = if told.is_some() { "a warning has both addresses" } else { "no warning has both addresses" };
     verdict(told.is_some(), words.to_owned())
 }

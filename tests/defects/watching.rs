@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::common::net;
 use super::common::tunnel::{Build, Link, Plan, Role, Service};
-use super::hand::{accepts, control, still_open};
+use super::hand::{accepts_in_time, control, still_open};
 use super::{Outcome, seconds, until};
 
 situations! {
@@ -29,7 +29,7 @@ fn more(plan: &mut Plan) -> String {
 }
 
 fn taken_up(plan: &Plan) -> Outcome {
-    match until(Duration::from_secs(15), || accepts(plan, "added")) {
+    match accepts_in_time(plan, "added", Duration::from_secs(15)) {
         Some(time) => Ok(format!("taken up after {}", seconds(time))),
         None => Err("not taken up within 15 s".to_owned()),
     }
