@@ -104,7 +104,7 @@ fn ours(all: &[Situation], name: &str) {
 /// `cargo test --test defects -- --ignored upstream`; a word in `RATHOLE_SITUATIONS` leaves only the situations whose
 /// name or id has it, and writes nothing.
 #[test]
-#[ignore = "a quarter of an hour, and needs rathole 0.5.0; writes docs/defects.md"]
+#[ignore = "some minutes, and needs rathole 0.5.0; writes docs/defects.md"]
 fn upstream() {
     assert!(peer().is_some(), "{PEER_HINT}");
     let only = std::env::var("RATHOLE_SITUATIONS").ok();
