@@ -110,26 +110,6 @@ fn ipv6_on_either_side() {
     }
 }
 
-/// The local service is down, then it comes: the same visitor is served (upstream: never again, D7).
-#[test]
-fn a_visitor_survives_a_local_service_that_was_down() {
-    let reserved = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let addr = reserved.local_addr().unwrap();
-    drop(reserved);
-    let other = Local::udp_echo();
-    let plan = Plan::new(Link::tcp(), vec![Service::udp("late", addr), Service::udp("other", other.addr)]);
-    let _running = start(&plan);
-    let mut witness = UdpVisitor::new(plan.services[1].visitors);
-    witness.wait_served();
-    let mut visitor = UdpVisitor::new(plan.services[0].visitors);
-    for _ in 0..50 {
-        visitor.send(b"is anybody there?");
-        witness.echo(b"another service is not disturbed");
-    }
-    let _local = Local::udp_echo_on(UdpSocket::bind(addr).unwrap());
-    visitor.wait_served();
-}
-
 /// A visitor that has sent datagrams of these sizes, each once, and got them back.
 fn counted(visitors: std::net::SocketAddr, sizes: &[usize]) -> UdpVisitor {
     UdpVisitor::new(visitors).wait_served();

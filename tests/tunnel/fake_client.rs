@@ -115,26 +115,6 @@ fn a_wrong_session_key_is_refused_without_a_word() {
 }
 
 #[test]
-fn an_idle_channel_that_died_is_not_given_to_a_visitor() {
-    let (plan, _server) = serve();
-    let control = Control::open(plan.server_addr, "svc-tcp", TOKEN).accepted();
-    // Eight come, and end (D12).
-    for _ in 0..8 {
-        assert_eq!(take(&control.stream), ZERO);
-        drop(control.data(plan.server_addr));
-    }
-    let mut visitor = visitor::connect(plan.services[0].visitors);
-    visitor.write_all(b"hello").unwrap();
-    // The server must ask for more; heartbeats may come between.
-    let data = loop {
-        if take::<4>(&control.stream) == ZERO {
-            break control.data(plan.server_addr);
-        }
-    };
-    assert_eq!(take::<9>(&data)[..], [&ZERO[..], b"hello"].concat()[..]);
-}
-
-#[test]
 fn a_request_that_is_not_fulfilled_does_not_hang_the_visitor() {
     let (plan, _server) = serve();
     let _control = Control::open(plan.server_addr, "svc-tcp", TOKEN).accepted();

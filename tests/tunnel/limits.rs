@@ -1,7 +1,7 @@
 //! What one party does to the others: floods, scarcity, senseless settings. Everybody else is still served.
 
 use std::io::{Read, Write};
-use std::net::{Ipv6Addr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv6Addr, ToSocketAddrs};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
 use super::common::process::Process;
-use super::common::raw::{Control, connect, rest};
+use super::common::raw::connect;
 use super::common::service::Local;
 use super::common::tunnel::{Build, Link, Plan, Role, Service};
 use super::common::visitor::{self, UdpVisitor, random};
@@ -39,27 +39,6 @@ fn three_hundred_visitors_at_once() {
             assert_eq!(answer, [round, i as u8, (i >> 8) as u8]);
         }
     }
-}
-
-/// Silent strangers take every descriptor; when their deadline has come, all is well again (D2).
-#[test]
-fn strangers_take_all_descriptors() {
-    let local = Local::echo();
-    let mut plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", local.addr)]);
-    plan.server_lines = "handshake_timeout = 2\n".to_owned();
-    let config = plan.write("server.toml", &plan.server_toml());
-    let mut command = Command::new("sh");
-    command.arg("-c").arg("ulimit -n 64 && exec \"$0\" server \"$1\"").arg(Build::Ours.program()).arg(config);
-    let mut server = Process::start("server with 64 descriptors", command);
-    net::wait_listening(plan.server_addr);
-    let silent: Vec<_> = (0..80).map(|_| connect(plan.server_addr)).collect();
-    let _client = plan.start_client(Build::Ours);
-    visitor::wait_served(plan.services[0].visitors);
-    for stream in &silent {
-        rest(stream);
-    }
-    assert!(server.is_running());
-    visitor::echo(plan.services[0].visitors, &random(1, 50_000), true);
 }
 
 /// Strangers cannot make the server hold much (D3).
@@ -97,27 +76,6 @@ fn strangers_take_little_memory() {
     });
 }
 
-/// A tenant floods its own service with data channels; another's is not delayed (D4).
-#[test]
-fn a_tenant_s_channels_do_not_delay_another_s() {
-    many_descriptors();
-    let local = Local::echo();
-    let mut plan = Plan::new(
-        Link::tcp(),
-        vec![Service::tcp("a", ([127, 0, 0, 1], 9).into()), Service::tcp("b", local.addr)],
-    );
-    let server = plan.start_server(Build::Ours);
-    let control = Control::open(plan.server_addr, "a", &plan.server_token).accepted();
-    let flood: Vec<_> = (0..3000).map(|_| control.data(plan.server_addr)).collect();
-    plan.services.remove(0);
-    let _client = plan.start_client(Build::Ours);
-    let begun = Instant::now();
-    visitor::wait_served(plan.services[0].visitors);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    drop(flood);
-    drop(server);
-}
-
 /// One UDP visitor floods and takes no answers; thirty others are served while and after (D9).
 #[test]
 fn a_flooding_udp_visitor_does_not_starve_others() {
@@ -148,26 +106,6 @@ fn a_flooding_udp_visitor_does_not_starve_others() {
     }
 }
 
-/// retry_interval = 0 is clamped, not obeyed: upstream tries 700 times a second (S12).
-#[test]
-fn retry_interval_0_is_no_busy_loop() {
-    let mut plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", ([127, 0, 0, 1], 9).into())]);
-    plan.client_lines = "retry_interval = 0\n".to_owned();
-    let server = TcpListener::bind(plan.server_addr).unwrap();
-    let client = plan.start_client(Build::Ours);
-    let begun = Instant::now();
-    server.set_nonblocking(true).unwrap();
-    let mut attempts = 0;
-    while begun.elapsed() < Duration::from_secs(3) {
-        match server.accept() {
-            // Closed at once.
-            Ok(_) => attempts += 1,
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-    assert!((1..=12).contains(&attempts), "{attempts} attempts in 3 s:\n{}", client.stderr());
-}
-
 #[test]
 fn types_that_do_not_match_are_told() {
     let (local, udp) = (Local::echo(), Local::udp_echo());
@@ -186,22 +124,6 @@ fn types_that_do_not_match_are_told() {
     assert!(bytes.is_empty());
     client.wait_for("make both the same");
     assert!(server.is_running() && client.is_running());
-}
-
-#[test]
-fn a_takeover_is_told_with_both_addresses() {
-    let plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", ([127, 0, 0, 1], 9).into())]);
-    let server = plan.start_server(Build::Ours);
-    let first = Control::open(plan.server_addr, "echo", &plan.server_token).accepted();
-    let second = Control::open(plan.server_addr, "echo", &plan.server_token).accepted();
-    server.wait_for("client replaced another");
-    let log = server.stderr();
-    let line = log.lines().find(|line| line.contains("replaced")).unwrap();
-    for stream in [&first.stream, &second.stream] {
-        let addr = stream.local_addr().unwrap().to_string();
-        assert!(line.contains(&addr), "{addr} is not in: {line}");
-    }
-    assert!(line.contains("WARN"), "{line}");
 }
 
 /// Names that do not resolve: tried again, told, and no obstacle to an orderly end.
