@@ -131,7 +131,7 @@ impl Keeper {
             }
             let next = wanted.borrow_and_update();
             let other_way = !Arc::ptr_eq(&next.settings, &now.settings)
-                && diff::other_way(&next.settings.config, &now.settings.config);
+                && diff::other_way(&now.settings.config, &next.settings.config);
             if other_way || next.service.token != now.service.token {
                 return;
             }

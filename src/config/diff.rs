@@ -41,9 +41,14 @@ pub fn server(old: &Server, new: &Server) -> Changes {
         address: old.bind_addr != new.bind_addr,
         token: old.token != new.token,
     });
-    let same_transport = same_server_transport(&old.transport, &new.transport);
-    changes.needs_restart =
-        different([("bind_addr", old.bind_addr != new.bind_addr), ("transport.type", !same_transport)]);
+    let same_type = old.transport.name() == new.transport.name();
+    let same_pattern = pattern(&old.transport) == pattern(&new.transport);
+    let same_transport = same_type && same_pattern;
+    changes.needs_restart = different([
+        ("bind_addr", old.bind_addr != new.bind_addr),
+        ("transport.type", !same_type),
+        ("transport.noise.pattern", same_type && !same_pattern),
+    ]);
     changes.settings = different([
         ("transport", same_transport && old.transport != new.transport),
         ("transport.tcp", old.tcp != new.tcp),
@@ -82,16 +87,18 @@ pub fn client(old: &Client, new: &Client) -> Changes {
     changes
 }
 
-/// Whether a client reaches another server, or the same by another way: then it must connect anew.
+/// Whether a client reaches another server, or the same by another way, or may not trust what it trusted before any more:
+/// then it must connect anew.
 pub fn other_way(old: &Client, new: &Client) -> bool {
-    old.remote_addr != new.remote_addr || old.transport != new.transport || old.proxy != new.proxy
+    let revokes = new.token_grace.is_zero() && !old.token_grace.is_zero();
+    old.remote_addr != new.remote_addr || old.transport != new.transport || old.proxy != new.proxy || revokes
 }
 
-/// Whether connections that are begun under one can go on under the other: certificates and keys may be others.
-fn same_server_transport(old: &ServerTransport, new: &ServerTransport) -> bool {
-    match (old, new) {
-        (ServerTransport::Noise(old), ServerTransport::Noise(new)) => old.pattern == new.pattern,
-        _ => old.name() == new.name(),
+/// A client that begins a handshake by one pattern cannot go on by another; keys and certificates may be others.
+fn pattern(transport: &ServerTransport) -> Option<&str> {
+    match transport {
+        ServerTransport::Noise(noise) => Some(&noise.pattern),
+        _ => None,
     }
 }
 

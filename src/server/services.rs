@@ -21,8 +21,7 @@ use super::service::{Rules, TcpService};
 use super::tokens::Tokens;
 use super::{Settings, Shared, datagrams};
 use crate::backoff::Backoff;
-use crate::config::diff::{self, Change};
-use crate::config::{self, Endpoint, Host, ServerKind, ServerService};
+use crate::config::{self, Endpoint, Host, ServerKind, ServerService, diff};
 use crate::reload::Outcome;
 use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
@@ -111,7 +110,7 @@ impl Services {
     async fn change(&mut self, mut config: config::Server, mut acceptor: Acceptor) -> Outcome {
         let before = self.shared.settings();
         let changes = diff::server(&self.config, &config);
-        if changes.needs_restart.contains(&"transport.type") {
+        if changes.needs_restart.iter().any(|key| key.starts_with("transport")) {
             config.transport = self.config.transport.clone();
             acceptor = before.acceptor.clone();
         }
@@ -121,7 +120,9 @@ impl Services {
         self.shared.set(Settings::new(&mut config, acceptor));
         let old = std::mem::replace(&mut self.config, config);
         self.end_some(&changes).await;
-        self.configure_some(&changes, rules_differ(&old, &self.config)).await;
+        // A grace that is over for all: also for services that are the same.
+        let revoke = self.config.token_grace.is_zero() && !old.token_grace.is_zero();
+        self.configure_some(&changes, rules_differ(&old, &self.config), revoke).await;
         let failed = self.bind_missing().await;
         Outcome {
             added: changes.added,
@@ -152,7 +153,7 @@ impl Services {
     }
 
     /// Starts new services, without sockets for now, and tells changed ones of their new rules.
-    async fn configure_some(&mut self, changes: &diff::Changes, all: bool) {
+    async fn configure_some(&mut self, changes: &diff::Changes, all: bool, revoke: bool) {
         let grace = self.config.token_grace;
         let services: Vec<_> = self.config.services.values().cloned().collect();
         for service in services {
@@ -166,11 +167,11 @@ impl Services {
                 self.launch(Arc::new(service), none, None);
                 continue;
             }
-            if changed.is_none() && !all {
+            if changed.is_none() && !all && !revoke {
                 continue;
             }
             let service = Arc::new(service);
-            if let Some(Change { .. }) = changed {
+            if changed.is_some() || revoke {
                 let now = std::time::Instant::now();
                 for peer in self.shared.registry.configure(service.clone(), grace, now) {
                     tell_revoked(&name, peer);

@@ -1,0 +1,283 @@
+//! Keys and certificates are replaced by reloads, the checking end first, while visitors come: none notices.
+#![cfg(all(feature = "server", feature = "client", feature = "tls", feature = "noise"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use common::certs::{Certs, KeyKind, can_be_made};
+use rathole::client::Client;
+use rathole::config::{
+    self, ClientKind, ClientService, ClientTransport, Endpoint, Host, Noise, Secret, ServerKind,
+    ServerService, ServerTransport, TlsClient, TlsServer,
+};
+use rathole::reload::Outcome;
+use rathole::server::Server;
+use rathole::tasks::Scope;
+use rathole::transport::noise::Keypair;
+use rathole::transport::{Acceptor, Connector};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+const TOKEN: &str = "a sufficiently long token";
+
+fn at(port: u16) -> Endpoint {
+    Endpoint { host: Host::Ip(Ipv4Addr::LOCALHOST.into()), port }
+}
+
+fn server_config(transport: ServerTransport, control: u16, visitors: u16) -> config::Server {
+    let name: Arc<str> = "stream".into();
+    let service = ServerService {
+        name: name.clone(),
+        bind_addr: at(visitors),
+        token: Secret::new(TOKEN),
+        nodelay: true,
+        kind: ServerKind::Tcp { proxy_protocol: None },
+        limits: config::Limits::DEFAULT,
+        access: Default::default(),
+    };
+    config::Server {
+        bind_addr: at(control),
+        transport,
+        tcp: config::TcpOptions::default(),
+        heartbeat_interval: Some(Duration::from_secs(30)),
+        handshake_timeout: Duration::from_secs(10),
+        shutdown_grace: Duration::ZERO,
+        visitor_timeout: Duration::from_secs(20),
+        on_duplicate: config::OnDuplicate::Replace,
+        token_grace: config::DEFAULT_TOKEN_GRACE,
+        max_unauthenticated: config::MaxUnauthenticated::DEFAULT,
+        services: BTreeMap::from([(name, service)]),
+    }
+}
+
+fn client_config(transport: ClientTransport, server: u16, local: u16) -> config::Client {
+    let name: Arc<str> = "stream".into();
+    let service = ClientService {
+        name: name.clone(),
+        local_addr: at(local),
+        kind: ClientKind::Tcp,
+        token: Secret::new(TOKEN),
+        nodelay: true,
+        retry_interval: Duration::from_secs(1),
+    };
+    config::Client {
+        remote_addr: at(server),
+        transport,
+        tcp: config::TcpOptions::default(),
+        proxy: None,
+        heartbeat_timeout: Some(Duration::from_secs(40)),
+        handshake_timeout: Duration::from_secs(10),
+        shutdown_grace: Duration::ZERO,
+        token_grace: config::DEFAULT_TOKEN_GRACE,
+        services: BTreeMap::from([(name, service)]),
+    }
+}
+
+/// Sends, for each byte it gets, as many bytes as the byte says, one after the other.
+async fn local_service() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                while let Ok(count) = tcp.read_u8().await {
+                    for at in 0..count {
+                        if tcp.write_u8(at).await.is_err() {
+                            return;
+                        }
+                        if count > 1 {
+                            sleep(Duration::from_millis(5)).await;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+async fn ask(visitor: &mut TcpStream, count: u8) -> std::io::Result<()> {
+    visitor.write_u8(count).await?;
+    for at in 0..count {
+        assert_eq!(visitor.read_u8().await?, at);
+    }
+    Ok(())
+}
+
+/// Visitors that come all the time, and what became of them.
+#[derive(Default)]
+struct Visitors {
+    served: AtomicU32,
+    stop: AtomicBool,
+}
+
+impl Visitors {
+    /// A new one every 20 ms, each for one byte, until told to stop; fails with the first that is not served.
+    async fn come(self: Arc<Self>, address: SocketAddr) {
+        let mut all = tokio::task::JoinSet::new();
+        while !self.stop.load(Relaxed) {
+            let visitors = self.clone();
+            all.spawn(async move {
+                let mut visitor = TcpStream::connect(address).await.unwrap();
+                let served = timeout(Duration::from_secs(30), ask(&mut visitor, 1)).await;
+                served.expect("a visitor hangs").expect("a visitor was cut");
+                visitors.served.fetch_add(1, Relaxed);
+            });
+            sleep(Duration::from_millis(20)).await;
+        }
+        while let Some(visitor) = all.join_next().await {
+            visitor.unwrap();
+        }
+    }
+
+    /// Waits until `more` have been served from now on.
+    async fn served(&self, more: u32) {
+        let until = self.served.load(Relaxed) + more;
+        let enough = async {
+            while self.served.load(Relaxed) < until {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), enough).await.expect("visitors are not served any more");
+    }
+}
+
+fn only_the_transport(outcome: &Outcome, role: &str) {
+    let settings = vec![format!("{role}.transport")];
+    assert_eq!(*outcome, Outcome { settings, ..Outcome::default() });
+}
+
+/// One side of a rotation: what is replaced, with a configuration before and after it.
+struct Rotation {
+    server: [ServerTransport; 2],
+    client: [ClientTransport; 2],
+    /// Which side checks what is replaced.
+    client_first: bool,
+}
+
+async fn rotate(rotation: Rotation) {
+    let Rotation { server: [old_server, new_server], client: [old_client, new_client], client_first } =
+        rotation;
+    let scope = Scope::new();
+    let config = server_config(old_server.clone(), 0, 0);
+    let server = Server::bind(config, Acceptor::new(&old_server).unwrap(), Arc::default()).await.unwrap();
+    let (control, address) = (server.control_addr().unwrap(), server.service_addr("stream").unwrap());
+    let at_server = server.handle();
+    scope.spawn(server.run(scope.clone()));
+    // The real port, so that the reload does not change it.
+    let control = control.port();
+    let local = local_service().await;
+    let config = client_config(old_client, control, local);
+    let connector = Connector::new(&config).unwrap();
+    let client = Client::new(config, connector, Arc::default());
+    let at_client = client.handle();
+    scope.spawn(client.run(scope.clone()));
+
+    let visitors = Arc::new(Visitors::default());
+    let coming = tokio::spawn(visitors.clone().come(address));
+    let mut long = TcpStream::connect(address).await.unwrap();
+    ask(&mut long, 2).await.unwrap();
+    visitors.served(20).await;
+    let reload_client = async || {
+        let config = client_config(new_client.clone(), control, local);
+        let connector = Connector::new(&config).unwrap();
+        only_the_transport(&at_client.reload(config, connector).await, "client");
+    };
+    let reload_server = async || {
+        // The addresses are those of the start: port 0 is what the configuration says.
+        let config = server_config(new_server.clone(), 0, 0);
+        let acceptor = Acceptor::new(&new_server).unwrap();
+        only_the_transport(&at_server.reload(config, acceptor).await, "server");
+    };
+    if client_first {
+        reload_client().await;
+    } else {
+        reload_server().await;
+    }
+    visitors.served(40).await;
+    ask(&mut long, 2).await.unwrap();
+    if client_first {
+        reload_server().await;
+    } else {
+        reload_client().await;
+    }
+    // While both happens a download goes on.
+    ask(&mut long, 200).await.unwrap();
+    visitors.served(40).await;
+    visitors.stop.store(true, Relaxed);
+    coming.await.unwrap();
+    scope.cut();
+    scope.ended().await;
+}
+
+fn keys(pattern: &str, own: &Keypair, peer: &Keypair) -> Noise {
+    Noise {
+        pattern: format!("Noise_{pattern}_25519_ChaChaPoly_BLAKE2s"),
+        local_private_key: Some(own.private.clone()),
+        remote_public_key: Some(peer.public),
+    }
+}
+
+#[tokio::test]
+async fn the_server_s_noise_key() {
+    for pattern in ["IK", "XX"] {
+        let [client, old, new] = [(); 3].map(|()| Keypair::generate().unwrap());
+        rotate(Rotation {
+            server: [&old, &new].map(|key| ServerTransport::Noise(keys(pattern, key, &client))),
+            client: [&old, &new].map(|key| ClientTransport::Noise(keys(pattern, &client, key))),
+            client_first: true,
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_client_s_noise_key() {
+    for pattern in ["IK", "KK", "XX"] {
+        let [server, old, new] = [(); 3].map(|()| Keypair::generate().unwrap());
+        rotate(Rotation {
+            server: [&old, &new].map(|key| ServerTransport::Noise(keys(pattern, &server, key))),
+            client: [&old, &new].map(|key| ClientTransport::Noise(keys(pattern, key, &server))),
+            client_first: false,
+        })
+        .await;
+    }
+}
+
+/// Where the client knows the server's key beforehand, the order does not matter between two of ours, and neither does
+/// it to a client that cannot have two pins.
+#[tokio::test]
+async fn the_server_s_noise_key_the_server_first() {
+    let [client, old, new] = [(); 3].map(|()| Keypair::generate().unwrap());
+    rotate(Rotation {
+        server: [&old, &new].map(|key| ServerTransport::Noise(keys("IK", key, &client))),
+        client: [&old, &new].map(|key| ClientTransport::Noise(keys("IK", &client, key))),
+        client_first: false,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_certificate_and_its_root() {
+    if !can_be_made("rotation of certificates") {
+        return;
+    }
+    let [old, new] = [Certs::new(KeyKind::Ec), Certs::new(KeyKind::Ec)];
+    let read = |path: &std::path::Path| std::fs::read(path).unwrap();
+    let server =
+        |certs: &Certs| TlsServer::Pem { cert: read(&certs.chain), key: Secret::new(read(&certs.key)) };
+    let client = |certs: &Certs| TlsClient { hostname: None, trusted_root: Some(read(&certs.ca)) };
+    rotate(Rotation {
+        server: [&old, &new].map(|certs| ServerTransport::Tls(server(certs))),
+        client: [&old, &new].map(|certs| ClientTransport::Tls(client(certs))),
+        client_first: true,
+    })
+    .await;
+}
