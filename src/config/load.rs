@@ -81,11 +81,11 @@ pub fn inspect(request: &Request<'_>) -> Result<Loaded, Report> {
     let Some(root) = read_all(&mut check, request) else { return Err(check.finish().0) };
     let top = Section { parent: None, name: "", node: &root, table: &keys::ROOT };
     shape::check(&mut check, &top);
-    let halves = [top.child("server"), top.child("client")];
-    let run = roles(&mut check, &top, request.role);
-    let server = halves[0].as_ref().and_then(|half| server::resolve(&mut check, half, run[0]));
-    let client = halves[1].as_ref().and_then(|half| client::resolve(&mut check, half, run[1]));
-    heartbeats(&mut check, &halves, run);
+    let (server_half, client_half) = (top.child("server"), top.child("client"));
+    let run @ [run_server, run_client] = roles(&mut check, &top, request.role);
+    let server = server_half.as_ref().and_then(|half| server::resolve(&mut check, half, run_server));
+    let client = client_half.as_ref().and_then(|half| client::resolve(&mut check, half, run_client));
+    heartbeats(&mut check, &[server_half, client_half], run);
     exposed_secrets(&mut check, &top);
     let (report, sources) = check.finish();
     Ok(Loaded { config: Config { server, client }, report, sources, root })
@@ -119,7 +119,10 @@ fn first_part<'a, 'p>(entries: &'a Entries, path: &'p str) -> Option<(&'a Node, 
         return quotes.next().map(|(node, after)| (node, rest(after)));
     }
     let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
-    ends.rev().find_map(|end| Some((entries.get(&path[..end])?, rest(&path[end..]))))
+    ends.rev().find_map(|end| {
+        let (name, after) = path.split_at_checked(end)?;
+        Some((entries.get(name)?, rest(after)))
+    })
 }
 
 /// The tree of all files. None: an error was noted, and there is nothing to check.
@@ -174,8 +177,9 @@ pub(super) fn read(check: &mut Check<'_>, name: &Path, unread: Severity) -> Opti
 
 /// Which halves are run: server, client.
 fn roles(check: &mut Check<'_>, top: &Section<'_>, choice: RoleChoice) -> [bool; 2] {
-    let names = ["server", "client"];
-    let present = names.map(|name| top.get(name).is_some());
+    let halves =
+        [("server", "client", cfg!(feature = "server")), ("client", "server", cfg!(feature = "client"))];
+    let present = halves.map(|(name, ..)| top.get(name).is_some());
     if present == [false; 2] {
         let message = "there is neither a table [server] nor a table [client]";
         check.missing(top.node.key, String::new(), message, "one of them is needed");
@@ -186,15 +190,17 @@ fn roles(check: &mut Check<'_>, top: &Section<'_>, choice: RoleChoice) -> [bool;
         RoleChoice::Server => [true, false],
         RoleChoice::Client => [false, true],
     };
-    for (n, name) in names.into_iter().enumerate().filter(|(n, _)| run[*n]) {
-        if !present[n] {
+    for (((name, other, built), present), run) in halves.into_iter().zip(present).zip(run) {
+        if !run {
+            continue;
+        }
+        if !present {
             let message = ["there is no table [", name, "], but the ", name, " is to be run"].concat();
-            let help = ["this file has only [", names[1 - n], "]"].concat();
+            let help = ["this file has only [", other, "]"].concat();
             check.missing(top.node.key, name.to_owned(), &message, &help);
         } else {
-            let built = [cfg!(feature = "server"), cfg!(feature = "client")];
             let at = top.get(name).map_or(top.node.key, |node| node.key);
-            check.built_with(built[n], name, at, name.to_owned());
+            check.built_with(built, name, at, name.to_owned());
         }
     }
     run

@@ -7,7 +7,7 @@ use super::keys::{self, Key, Kind, Need, Table};
 /// A JSON Schema (draft 7) of a configuration file.
 pub fn schema() -> Value {
     let mut schema = titled("rathole", true);
-    schema["anyOf"] = json!([{ "required": ["server"] }, { "required": ["client"] }]);
+    set(&mut schema, "anyOf", json!([{ "required": ["server"] }, { "required": ["client"] }]));
     schema
 }
 
@@ -18,9 +18,15 @@ pub fn fragment() -> Value {
 
 fn titled(title: &str, whole: bool) -> Value {
     let mut schema = table(&keys::ROOT, whole);
-    schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
-    schema["title"] = json!(title);
+    set(&mut schema, "$schema", json!("http://json-schema.org/draft-07/schema#"));
+    set(&mut schema, "title", json!(title));
     schema
+}
+
+fn set(schema: &mut Value, name: &str, value: Value) {
+    if let Value::Object(entries) = schema {
+        entries.insert(name.to_owned(), value);
+    }
 }
 
 fn table(table: &Table, whole: bool) -> Value {
@@ -35,13 +41,13 @@ fn table(table: &Table, whole: bool) -> Value {
         "properties": properties,
     });
     if !required.is_empty() {
-        schema["required"] = json!(required);
+        set(&mut schema, "required", json!(required));
     }
     let pairs = table.keys.iter().filter(|key| matches!(key.kind, Kind::Secret));
     let both: Vec<Value> =
         pairs.map(|key| json!({ "not": { "required": [key.name, format!("{}_file", key.name)] } })).collect();
     if !both.is_empty() {
-        schema["allOf"] = json!(both);
+        set(&mut schema, "allOf", json!(both));
     }
     schema
 }
@@ -62,12 +68,12 @@ fn key(key: &Key, whole: bool) -> Value {
     };
     let unit = if matches!(key.kind, Kind::Seconds { .. }) { " Seconds." } else { "" };
     let ours = if key.ours { " Not known to rathole 0.5." } else { "" };
-    schema["description"] = json!(format!("{}{unit}{ours}", key.doc));
+    set(&mut schema, "description", json!(format!("{}{unit}{ours}", key.doc)));
     match key.need {
         Need::Required | Need::Optional => {}
-        Need::Number(number) => schema["default"] = json!(number),
-        Need::Flag(flag) => schema["default"] = json!(flag),
-        Need::Text(text) => schema["default"] = json!(text),
+        Need::Number(number) => set(&mut schema, "default", json!(number)),
+        Need::Flag(flag) => set(&mut schema, "default", json!(flag)),
+        Need::Text(text) => set(&mut schema, "default", json!(text)),
     }
     schema
 }

@@ -132,9 +132,8 @@ impl<V> Flows<V> {
     }
 
     fn use_now(&mut self, place: usize, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(place) {
-            node.used = now;
-        }
+        let Some(node) = self.nodes.get_mut(place) else { return };
+        node.used = now;
         if self.newest != place {
             self.unlink(place);
             self.link(place);
@@ -153,8 +152,7 @@ impl<V> Flows<V> {
     }
 
     fn unlink(&mut self, place: usize) {
-        let Some(node) = self.nodes.get(place) else { return };
-        let (newer, older) = (node.newer, node.older);
+        let Some(&Node { newer, older, .. }) = self.nodes.get(place) else { return };
         self.point_at(newer, older, older, newer);
     }
 

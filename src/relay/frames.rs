@@ -86,7 +86,7 @@ impl Inbox {
         mut new: &[u8],
         on_frame: &mut impl FnMut(SocketAddr, &[u8]),
     ) -> Result<(), Malformed> {
-        while !self.begun.is_empty() {
+        while let Some(&announced) = self.begun.first() {
             let whole = match Header::decode(&self.begun)? {
                 Some((header, start)) => {
                     let whole = start + usize::from(header.len);
@@ -97,7 +97,7 @@ impl Inbox {
                     }
                     whole
                 }
-                None => 1 + usize::from(self.begun.first().copied().unwrap_or_default()),
+                None => 1 + usize::from(announced),
             };
             if new.is_empty() {
                 return Ok(());

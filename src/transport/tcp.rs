@@ -97,14 +97,14 @@ fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 fn joined(mut faults: Vec<io::Error>) -> io::Error {
-    match faults.len() {
-        0 => io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to"),
-        1 => faults.remove(0),
-        _ => {
-            let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
-            io::Error::new(faults.remove(0).kind(), texts.join("; "))
-        }
+    let Some(first) = faults.first() else {
+        return io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to");
+    };
+    if faults.len() == 1 {
+        return faults.remove(0);
     }
+    let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    io::Error::new(first.kind(), texts.join("; "))
 }
 
 /// Sets nodelay, and lets the kernel watch for the peer's death. A refused option costs nothing but itself, so it is

@@ -50,13 +50,12 @@ impl Acceptor {
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<Stream> {
         let mut carrier = self.carrier(tcp).await?;
         let request = upgrade::read_head(&mut carrier, b"GET ", STRANGER).await.map_err(broken)?;
-        let judged =
-            request.and_then(|(bytes, len)| Ok((upgrade::check_request(&bytes[..len])?, bytes, len)));
+        let judged = request.and_then(|(head, early)| Ok((upgrade::check_request(&head)?, early)));
         match judged {
-            Ok((accepted, bytes, len)) => {
+            Ok((accepted, early)) => {
                 carrier.write_all(upgrade::response(&accepted).as_bytes()).await?;
                 carrier.flush().await?;
-                Ok(Stream::new(carrier, Role::Server, accepted.half_close, &bytes[len..]))
+                Ok(Stream::new(carrier, Role::Server, accepted.half_close, &early))
             }
             Err(refused) => {
                 // The peer may be gone, and is refused anyway.
@@ -114,10 +113,9 @@ impl Connector {
         carrier.flush().await.map_err(broken)?;
         let response =
             upgrade::read_head(&mut carrier, b"HTTP/1.", upgrade::MAX_RESPONSE).await.map_err(broken)?;
-        let judged =
-            response.and_then(|(bytes, len)| Ok((upgrade::check_response(&bytes[..len], key)?, bytes, len)));
+        let judged = response.and_then(|(head, early)| Ok((upgrade::check_response(&head, key)?, early)));
         match judged {
-            Ok((half_close, bytes, len)) => Ok(Stream::new(carrier, Role::Client, half_close, &bytes[len..])),
+            Ok((half_close, early)) => Ok(Stream::new(carrier, Role::Client, half_close, &early)),
             Err(refused) => Err(invalid(format!(
                 "the server refuses the WebSocket upgrade: it answered with {}",
                 refused.why

@@ -36,25 +36,28 @@ pub(super) async fn run(
         if state.is_my_turn() {
             let len = state.write_message(&[], &mut message[2..]).map_err(refused)?;
             message[..2].copy_from_slice(&(len as u16).to_le_bytes());
-            tcp.write_all(&message[..2 + len]).await.map_err(broken)?;
+            tcp.write_all(message.get(..2 + len).unwrap_or_default()).await.map_err(broken)?;
         } else {
             tcp.read_exact(&mut message[..2]).await.map_err(broken)?;
             let head = [message[0], message[1]];
             let len = usize::from(u16::from_le_bytes(head));
-            if len == 0 || len > MAX_MESSAGE {
-                return Err(invalid(format!(
-                    "{NOT_NOISE} (its answer begins with \"{}\")",
-                    head.escape_ascii()
-                )));
-            }
-            tcp.read_exact(&mut message[..len]).await.map_err(broken)?;
-            let mut read = state.read_message(&message[..len], &mut payload);
+            let bytes = match message.get_mut(..len) {
+                Some(bytes) if len > 0 && len <= MAX_MESSAGE => bytes,
+                _ => {
+                    return Err(invalid(format!(
+                        "{NOT_NOISE} (its answer begins with \"{}\")",
+                        head.escape_ascii()
+                    )));
+                }
+            };
+            tcp.read_exact(bytes).await.map_err(broken)?;
+            let mut read = state.read_message(bytes, &mut payload);
             for other in others.take().into_iter().flatten() {
                 if !matches!(read, Err(snow::Error::Decrypt)) {
                     break;
                 }
                 state = other?;
-                read = state.read_message(&message[..len], &mut payload);
+                read = state.read_message(bytes, &mut payload);
             }
             read.map_err(refused)?;
             // As soon as it is known, so that a stranger learns nothing of our own key.

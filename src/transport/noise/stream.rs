@@ -59,31 +59,34 @@ impl Stream {
     /// Says how much plaintext is at the front of `into`; None: the end. `into` must be longer than `cipher`.
     fn poll_open(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<Option<usize>>> {
         let old = self.cipher.len();
-        let mut fresh = ReadBuf::new(&mut into[old..]);
+        let mut fresh = ReadBuf::new(into.get_mut(old..).unwrap_or_default());
         ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut fresh))?;
-        let fresh = fresh.filled().len();
-        if fresh == 0 {
+        let fresh = fresh.filled();
+        if fresh.is_empty() {
             return Poll::Ready(if old == 0 { Ok(None) } else { Err(truncated()) });
         }
-        let total = old + fresh;
-        if !self.trusted && begun(self.cipher.held(), &into[old..total]).is_some_and(|len| len > STRANGER) {
+        if !self.trusted && begun(self.cipher.held(), fresh).is_some_and(|len| len > STRANGER) {
             self.fault = Some(Fault::Long);
             return Poll::Ready(Err(Fault::Long.into()));
         }
-        if !completes(self.cipher.held(), &into[old..total]) {
+        if !completes(self.cipher.held(), fresh) {
             // Only what is new is copied, so that a peer who sends byte by byte makes no work.
-            self.cipher.make_room(fresh);
-            self.cipher.put(&into[old..total]);
+            self.cipher.make_room(fresh.len());
+            self.cipher.put(fresh);
             return Poll::Ready(Ok(Some(0)));
         }
-        into[..old].copy_from_slice(self.cipher.held());
-        let opened = self.session.open(&mut into[..total]);
+        let total = old + fresh.len();
+        if let Some(front) = into.get_mut(..old) {
+            front.copy_from_slice(self.cipher.held());
+        }
+        let bytes = into.get_mut(..total).unwrap_or_default();
+        let opened = self.session.open(bytes);
         self.fault = opened.fault;
         // Whatever was verified before a fault is still delivered.
         if let (Some(fault), 0) = (opened.fault, opened.plain) {
             return Poll::Ready(Err(fault.into()));
         }
-        self.cipher = Queue::of(&into[opened.consumed..total]);
+        self.cipher = Queue::of(bytes.get(opened.consumed..).unwrap_or_default());
         Poll::Ready(Ok(Some(opened.plain)))
     }
 
@@ -131,9 +134,7 @@ impl AsyncRead for Stream {
         let this = self.get_mut();
         while buf.remaining() > 0 {
             if !this.plain.is_empty() {
-                let n = this.plain.len().min(buf.remaining());
-                buf.put_slice(&this.plain.held()[..n]);
-                this.plain.consume(n);
+                this.plain.read(buf);
                 if this.plain.is_empty() {
                     this.plain = Queue::default();
                 }

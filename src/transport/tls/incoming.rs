@@ -68,9 +68,10 @@ impl Incoming {
 
     /// Moves opened bytes to the reader; whether there were any.
     pub fn read(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let count = self.plain.len().min(buf.remaining());
-        let from = self.plain.start;
-        buf.put_slice(&self.store.bytes()[from..from + count]);
+        let plain: &[u8] = self.store.bytes().get(self.plain.clone()).unwrap_or_default();
+        let now = plain.get(..buf.remaining()).unwrap_or(plain);
+        buf.put_slice(now);
+        let count = now.len();
         self.plain.start += count;
         count > 0
     }
@@ -78,7 +79,7 @@ impl Incoming {
     /// The length of the next record, if all of it is here.
     pub fn next_record(&mut self) -> io::Result<Option<usize>> {
         let trusted = self.trusted;
-        let sealed = &self.store.bytes()[self.sealed.clone()];
+        let sealed = self.store.bytes().get(self.sealed.clone()).unwrap_or_default();
         match record_length(sealed)? {
             Some(length) if !trusted && length > STRANGER => {
                 Err(invalid("the peer sent a long TLS record before it was authenticated"))
@@ -91,14 +92,14 @@ impl Incoming {
     pub fn open(&mut self, keys: &mut Keys, length: usize) -> io::Result<(Content, &[u8])> {
         let start = self.sealed.start;
         self.sealed.start += length;
-        let record = &mut self.store.bytes()[start..start + length];
+        let record = self.store.bytes().get_mut(start..start + length).unwrap_or_default();
         let (content, range) = keys.open(record)?;
         let range = start + range.start..start + range.end;
         if content == Content::Data {
             self.plain = range;
             return Ok((content, &[]));
         }
-        Ok((content, &self.store.bytes()[range]))
+        Ok((content, self.store.bytes().get(range).unwrap_or_default()))
     }
 
     /// Reads from the socket once all opened bytes are read. 0 is the end.
@@ -112,7 +113,9 @@ impl Incoming {
             }
             store => {
                 let mut buffer = Pooled::take();
-                buffer[..kept].copy_from_slice(&store.bytes()[sealed]);
+                if let (Some(to), Some(from)) = (buffer.get_mut(..kept), store.bytes().get(sealed)) {
+                    to.copy_from_slice(from);
+                }
                 *store = Store::Lent(buffer);
                 let Store::Lent(buffer) = store else { return Poll::Ready(Ok(0)) };
                 buffer
@@ -124,7 +127,7 @@ impl Incoming {
             true => buffer.len(),
             false => buffer.len().min(kept + STRANGER),
         };
-        let mut room = ReadBuf::new(&mut buffer[kept..end]);
+        let mut room = ReadBuf::new(buffer.get_mut(kept..end).unwrap_or_default());
         ready!(Pin::new(tcp).poll_read(cx, &mut room))?;
         let count = room.filled().len();
         self.sealed.end += count;
@@ -138,7 +141,8 @@ impl Incoming {
         if held == 0 {
             self.clear();
         } else if matches!(self.store, Store::Lent(_)) && (waiting || held <= SMALL || !self.trusted) {
-            self.store = Store::Parked(self.store.bytes()[start..self.sealed.end].to_vec());
+            let held_bytes = self.store.bytes().get(start..self.sealed.end).unwrap_or_default().to_vec();
+            self.store = Store::Parked(held_bytes);
             self.plain = self.plain.start.saturating_sub(start)..self.plain.end.saturating_sub(start);
             self.sealed = self.sealed.start - start..held;
         }

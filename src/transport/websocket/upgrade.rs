@@ -149,35 +149,30 @@ pub fn check_response(head: &[u8], key: [u8; 16]) -> Result<bool, Refused> {
     }
 }
 
-/// Reads until the empty line, which ends the head. Returns all bytes and the head's length: what is behind it
-/// belongs to the frames. Bytes that do not begin like `prefix` are refused without waiting for more.
+/// Reads until the empty line, which ends the head. Returns the head, and what came behind it: that belongs to the
+/// frames. Bytes that do not begin like `prefix` are refused without waiting for more.
 pub async fn read_head(
     from: &mut (impl AsyncRead + Unpin),
     prefix: &[u8],
     most: usize,
-) -> io::Result<Result<(Vec<u8>, usize), Refused>> {
-    let mut head = vec![0; 1024];
-    let mut len = 0;
+) -> io::Result<Result<(Vec<u8>, Vec<u8>), Refused>> {
+    let mut head = Vec::with_capacity(1024);
     loop {
-        if len == head.len() {
-            if len >= most {
-                return Ok(refused(format!("an HTTP head of more than {most} bytes")));
-            }
-            head.resize(most, 0);
+        let searched = head.len().saturating_sub(3);
+        let room = most.saturating_sub(head.len());
+        if room == 0 {
+            return Ok(refused(format!("an HTTP head of more than {most} bytes")));
         }
-        let n = from.read(&mut head[len..]).await?;
-        if n == 0 {
+        if (&mut *from).take(room as u64).read_buf(&mut head).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let searched = len.saturating_sub(3);
-        len += n;
-        let begun = len.min(prefix.len());
-        if head[..begun] != prefix[..begun] {
+        if head.iter().zip(prefix).any(|(byte, expected)| byte != expected) {
             return Ok(refused("bytes that are no HTTP"));
         }
-        if let Some(at) = head[searched..len].windows(4).position(|window| window == b"\r\n\r\n") {
-            head.truncate(len);
-            return Ok(Ok((head, searched + at + 4)));
+        let new = head.get(searched..).unwrap_or_default();
+        if let Some(at) = new.windows(4).position(|window| window == b"\r\n\r\n") {
+            let early = head.split_off(searched + at + 4);
+            return Ok(Ok((head, early)));
         }
     }
 }
@@ -274,9 +269,9 @@ mod tests {
         let bytes = [SAMPLE.as_bytes(), b"frames"].concat();
         for first in 1..bytes.len() {
             let mut pieces = (&bytes[..first]).chain(&bytes[first..]);
-            let (read, len) = read_head(&mut pieces, b"GET ", 4096).await.unwrap().unwrap();
-            assert_eq!(&read[..len], SAMPLE.as_bytes());
-            assert!(b"frames".starts_with(&read[len..]));
+            let (read, early) = read_head(&mut pieces, b"GET ", 4096).await.unwrap().unwrap();
+            assert_eq!(read, SAMPLE.as_bytes());
+            assert!(b"frames".starts_with(&early[..]));
         }
         let endless = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 20_000]].concat();
         let refused = read_head(&mut &endless[..], b"GET ", 4096).await.unwrap().unwrap_err();
