@@ -140,7 +140,7 @@ impl Server {
             counters,
             takeovers: Mutex::default(),
         };
-        Ok(Server { shared, control: Listeners::new(control), services })
+        Ok(Server { shared, control: Listeners::for_clients(control), services })
     }
 
     /// Where clients connect: the first of its addresses.

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
 use super::common::process::Process;
-use super::common::raw::{Control, connect, rest};
+use super::common::raw::{Control, connect};
 use super::common::service::Local;
 use super::common::tunnel::{Build, Link, Plan, Role, Service};
 use super::common::visitor::{self, UdpVisitor, random};
@@ -17,7 +17,7 @@ use super::common::{announce, net};
 use super::{Links, start};
 
 /// Lets this process have as many descriptors as it may.
-fn many_descriptors() {
+pub fn many_descriptors() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }
@@ -39,27 +39,6 @@ fn three_hundred_visitors_at_once() {
             assert_eq!(answer, [round, i as u8, (i >> 8) as u8]);
         }
     }
-}
-
-/// Silent strangers take every descriptor; when their deadline has come, all is well again (D2).
-#[test]
-fn strangers_take_all_descriptors() {
-    let local = Local::echo();
-    let mut plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", local.addr)]);
-    plan.server_lines = "handshake_timeout = 2\n".to_owned();
-    let config = plan.write("server.toml", &plan.server_toml());
-    let mut command = Command::new("sh");
-    command.arg("-c").arg("ulimit -n 64 && exec \"$0\" server \"$1\"").arg(Build::Ours.program()).arg(config);
-    let mut server = Process::start("server with 64 descriptors", command);
-    net::wait_listening(plan.server_addr);
-    let silent: Vec<_> = (0..80).map(|_| connect(plan.server_addr)).collect();
-    let _client = plan.start_client(Build::Ours);
-    visitor::wait_served(plan.services[0].visitors);
-    for stream in &silent {
-        rest(stream);
-    }
-    assert!(server.is_running());
-    visitor::echo(plan.services[0].visitors, &random(1, 50_000), true);
 }
 
 /// Strangers cannot make the server hold much (D3).
@@ -283,7 +262,7 @@ fn the_line_for_each_visitor_can_be_left_out() {
 }
 
 /// Resident memory in kB.
-fn rss(process: &Process) -> u64 {
+pub fn rss(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

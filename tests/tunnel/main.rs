@@ -6,6 +6,7 @@
 mod common;
 
 mod datagrams;
+mod duplicates;
 mod fake_client;
 mod fake_server;
 mod hostile;
@@ -15,6 +16,7 @@ mod proxy_header;
 mod restart;
 mod roles;
 mod stop;
+mod strangers;
 mod streams;
 
 use common::certs::{Certs, KeyKind};
