@@ -46,6 +46,6 @@ mod tests {
         assert!(unacknowledged(&one).unwrap() > 0);
         two.read_exact(&mut [0; 4]).unwrap();
         assert!(unacknowledged(&one).unwrap() > 0);
-        assert!(unacknowledged(&std::fs::File::open("/dev/null").unwrap()).is_err());
+        assert!(unacknowledged(std::fs::File::open("/dev/null").unwrap()).is_err());
     }
 }
