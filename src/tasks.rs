@@ -35,6 +35,8 @@ impl Scope {
     /// Spawns a task that is dropped where it stands when this scope is told to drain.
     pub fn spawn_until_drain(&self, task: impl Future<Output = ()> + Send + 'static) {
         let drain = self.drain.clone();
+        // Boxed: else each layer around it would have room for a copy of its own.
+        let task = Box::pin(task);
         self.tracker.spawn(async move {
             drain.run_until_cancelled(task).await;
         });

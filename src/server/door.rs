@@ -1,18 +1,22 @@
 //! The door: where strangers wait until they are known, what becomes of them, and who is told.
 //!
 //! The decisions are pure ([`Gate`], [`Strangers`], [`Junk`]); here are their locks, the log lines, and the reserved
-//! descriptor. No guard is held across an await. A panic elsewhere leaves the tables whole: each change is one call.
+//! descriptors. No guard is held across an await. A panic elsewhere leaves the tables whole: each change is one call.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::gate::{Cap, Gate, Place, Source};
 use super::junk::{Junk, Kind};
@@ -22,8 +26,9 @@ use crate::config::MaxUnauthenticated;
 use crate::counters::Counters;
 use crate::transport::tcp;
 
-/// A dropped connection's descriptor is closed by its own task; one that takes longer is not waited for.
-const CLOSE_PATIENCE: Duration = Duration::from_millis(20);
+/// Descriptors kept for the day when there are no others: one, by which who comes is reset instead of left in silence,
+/// the rest for clients, because visitors who hold all others are waiting for just them.
+const RESERVE: usize = 8;
 
 /// What all listeners and sessions share.
 #[derive(Debug)]
@@ -33,8 +38,10 @@ pub struct Door {
     junk: Mutex<Junk>,
     /// Lines about services that would otherwise come without end.
     seldom: Mutex<HashMap<(Complaint, Arc<str>), Seldom>>,
-    /// Given up for a moment when there are no descriptors, so that who comes is reset instead of left in silence.
-    reserve: Mutex<Option<OwnedFd>>,
+    /// At most [`RESERVE`].
+    reserve: Mutex<Vec<OwnedFd>>,
+    /// Whether some of the reserve is missing.
+    is_short: AtomicBool,
     /// A guest has left.
     left: Notify,
     /// There is something to tell, sooner or later.
@@ -50,7 +57,8 @@ impl Door {
             strangers: Mutex::default(),
             junk: Mutex::default(),
             seldom: Mutex::default(),
-            reserve: Mutex::new(reserve()),
+            reserve: Mutex::new(std::iter::from_fn(spare).take(RESERVE).collect()),
+            is_short: AtomicBool::new(false),
             left: Notify::new(),
             news: Notify::new(),
             counters,
@@ -76,32 +84,53 @@ impl Door {
         Acquaintance { door: self.clone(), source }
     }
 
-    /// No descriptors are left: the oldest guest goes, and its descriptor is waited for. False: there is no guest.
-    pub async fn make_room(&self) -> bool {
-        // Made first: from now on it notices.
-        let left = self.left.notified();
-        let Some(end) = lock(&self.gate).drop_oldest() else { return false };
-        let _ = end.send(Kind::Descriptors);
-        let _ = timeout(CLOSE_PATIENCE, left).await;
-        true
+    /// No descriptors are left: tries once more with one of the reserve. If somebody is there, the oldest guest goes for
+    /// him; if there is none, a client may still keep the descriptor, unless it is the last, and whoever else came is
+    /// reset. (A failure alone says nothing: the kernel looks for a descriptor before it looks who waits.)
+    pub fn accept_anyway(
+        &self,
+        is_client: bool,
+        accept: impl FnOnce() -> Poll<io::Result<Accepted>>,
+    ) -> Poll<Anyway> {
+        let mut reserve = lock(&self.reserve);
+        self.is_short.store(true, Ordering::Relaxed);
+        if reserve.pop().is_none() {
+            return Poll::Ready(Anyway::Nobody);
+        }
+        let accepted = match accept() {
+            Poll::Ready(Ok(accepted)) => accepted,
+            other => {
+                reserve.extend(spare());
+                return other.map(|_| Anyway::Nobody);
+            }
+        };
+        if let Some(end) = lock(&self.gate).drop_oldest() {
+            // His descriptor is for the reserve, as soon as his task has closed it.
+            let _ = end.send(Kind::Descriptors);
+        } else if !is_client || reserve.is_empty() {
+            tcp::reset_on_drop(&accepted.0);
+            drop(accepted);
+            reserve.extend(spare());
+            return Poll::Ready(Anyway::Refused);
+        }
+        Poll::Ready(Anyway::Accepted(accepted))
     }
 
-    /// No descriptors are left, and no guest to drop: `accept` is tried with the reserved one, and who came is reset.
-    /// False: nobody was accepted.
-    pub fn refuse_one(&self, accept: impl FnOnce() -> Option<TcpStream>) -> bool {
-        let mut kept = lock(&self.reserve);
-        if kept.take().is_none() {
-            *kept = reserve();
-            return false;
+    /// Completes when a guest has left since this was called: there may be a descriptor.
+    pub fn left(&self) -> Notified<'_> {
+        self.left.notified()
+    }
+
+    /// Fills up the reserve, if it is not full and there are descriptors again.
+    pub fn refill(&self) {
+        if self.is_short.load(Ordering::Relaxed) {
+            let mut reserve = lock(&self.reserve);
+            while reserve.len() < RESERVE {
+                let Some(fd) = spare() else { return };
+                reserve.push(fd);
+            }
+            self.is_short.store(false, Ordering::Relaxed);
         }
-        let accepted = accept();
-        if let Some(tcp) = &accepted {
-            tcp::reset_on_drop(tcp);
-        }
-        let refused = accepted.is_some();
-        drop(accepted);
-        *kept = reserve();
-        refused
     }
 
     /// Says how long the answer to a failed authentication is held back.
@@ -167,6 +196,22 @@ pub enum Complaint {
     TooManyChannels,
 }
 
+/// A connection and its peer.
+pub type Accepted = (TcpStream, SocketAddr);
+
+/// What comes of accepting without descriptors.
+#[derive(Debug)]
+pub enum Anyway {
+    /// Somebody, with one of the reserve.
+    Accepted(Accepted),
+    /// Who came was reset.
+    Refused,
+    /// Nobody could be accepted.
+    Nobody,
+    /// Nobody was there. By now somebody may be, and there may be descriptors.
+    Idle,
+}
+
 /// A connection that has not proven anything. Dropped: it is authenticated, or gone.
 #[derive(Debug)]
 pub struct Guest {
@@ -191,6 +236,7 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         lock(&self.door.gate).leave(self.place);
+        self.door.refill();
         self.door.left.notify_waiters();
     }
 }
@@ -222,7 +268,7 @@ fn tell(lines: &[Line], junk: Option<String>) {
 }
 
 /// The cheapest descriptor that needs no file system.
-fn reserve() -> Option<OwnedFd> {
+fn spare() -> Option<OwnedFd> {
     UnixDatagram::unbound().ok().map(OwnedFd::from)
 }
 

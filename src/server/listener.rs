@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::door::Door;
+use super::door::{Accepted, Anyway, Door};
 use super::seldom::Seldom;
 use crate::config::Endpoint;
 use crate::transport::tcp;
@@ -59,6 +59,8 @@ pub async fn bind_all<T>(
 pub struct Listeners {
     listeners: Vec<TcpListener>,
     first: usize,
+    /// Whether who comes here is one whom visitors wait for.
+    for_clients: bool,
     /// Lines about connections that cannot be accepted.
     complaints: Seldom,
 }
@@ -66,54 +68,70 @@ pub struct Listeners {
 impl Listeners {
     /// Of at least one listener.
     pub fn new(listeners: Vec<TcpListener>) -> Self {
-        Listeners { listeners, first: 0, complaints: Seldom::default() }
+        Listeners { listeners, first: 0, for_clients: false, complaints: Seldom::default() }
     }
 
-    /// The next connection. When descriptors are short, the oldest stranger is dropped for it; if there is none, who
-    /// comes is reset instead of left in silence. Any other failure is waited out. Cancel safe.
-    pub async fn accept(&mut self, door: &Door) -> (TcpStream, SocketAddr) {
+    /// Those at which clients come.
+    pub fn for_clients(listeners: Vec<TcpListener>) -> Self {
+        Listeners { for_clients: true, ..Self::new(listeners) }
+    }
+
+    /// The next connection. When descriptors are short, the oldest stranger is dropped for it; if there is none, a
+    /// client gets one of the reserve, and who else comes is reset instead of left in silence. Any other failure is
+    /// waited out. Cancel safe.
+    pub async fn accept(&mut self, door: &Door) -> Accepted {
         loop {
             let error = match std::future::poll_fn(|cx| self.poll_accept(cx)).await {
-                // On a dual-stack socket an IPv4 peer has a mapped address: that is not its name.
-                Ok((tcp, peer)) => return (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
+                Ok(accepted) => {
+                    door.refill();
+                    return accepted;
+                }
                 Err(error) => error,
             };
             // The connection was gone before it was accepted: nobody's fault.
             if is_peers_doing(&error) {
                 continue;
             }
+            let left = door.left();
             if are_descriptors_short(&error) {
-                if door.make_room().await {
-                    continue;
-                }
-                let refused = door.refuse_one(|| {
-                    let mut cx = Context::from_waker(Waker::noop());
-                    match self.poll_accept(&mut cx) {
-                        Poll::Ready(accepted) => accepted.ok().map(|(tcp, _)| tcp),
-                        Poll::Pending => None,
+                match self.accept_anyway(door).await {
+                    Anyway::Idle => continue,
+                    Anyway::Accepted(accepted) => return accepted,
+                    Anyway::Refused => {
+                        self.complain("cannot accept connections: they are reset", &error);
+                        continue;
                     }
-                });
-                if refused {
-                    self.complain(
-                        "connections are reset: no file descriptors are left, and no stranger to drop",
-                        &error,
-                    );
-                    continue;
+                    Anyway::Nobody => {}
                 }
             }
-            self.complain("connections cannot be accepted, trying again and again", &error);
-            sleep(ACCEPT_PAUSE).await;
+            self.complain("cannot accept connections, trying again and again", &error);
+            let _ = timeout(ACCEPT_PAUSE, left).await;
         }
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    /// [`Door::accept_anyway`], once. If nobody is there, it waits until somebody comes.
+    async fn accept_anyway(&mut self, door: &Door) -> Anyway {
+        let mut tried = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut tried, true) {
+                return Poll::Ready(Anyway::Idle);
+            }
+            door.accept_anyway(self.for_clients, || self.poll_accept(cx))
+        })
+        .await
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         let count = self.listeners.len();
         for offset in 0..count {
             let at = (self.first + offset) % count;
             let Some(listener) = self.listeners.get(at) else { continue };
             if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                 self.first = at + 1;
-                return Poll::Ready(accepted);
+                // On a dual-stack socket an IPv4 peer has a mapped address: that is not its name.
+                return Poll::Ready(
+                    accepted.map(|(tcp, peer)| (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port()))),
+                );
             }
         }
         Poll::Pending

@@ -168,7 +168,13 @@ impl Server {
             counters,
             takeovers: Mutex::default(),
         };
-        Ok(Server { shared, config, control: Listeners::new(control), services, orders: mpsc::channel(1) })
+        Ok(Server {
+            shared,
+            config,
+            control: Listeners::for_clients(control),
+            services,
+            orders: mpsc::channel(1),
+        })
     }
 
     /// For reloads while it runs.

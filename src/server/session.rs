@@ -196,3 +196,20 @@ impl From<Malformed> for Reject {
         Reject::Malformed(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the future that such a function makes.
+    fn size<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A part of the number in docs/limits.md: what one connection costs before it has said anything. Each transport's
+    /// handshake is an allocation of its own.
+    #[test]
+    fn a_stranger_s_task_is_small() {
+        assert!(size(serve) <= 2048, "{}", size(serve));
+    }
+}

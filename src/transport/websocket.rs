@@ -69,7 +69,7 @@ impl Acceptor {
     async fn carrier(&self, tcp: TcpStream) -> io::Result<Carrier> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            return Ok(Carrier::Tls(Box::new(tls.accept(tcp).await?)));
+            return Ok(Carrier::Tls(Box::new(Box::pin(tls.accept(tcp)).await?)));
         }
         Ok(Carrier::Plain(tcp))
     }

@@ -205,7 +205,7 @@ fn the_line_for_each_visitor_can_be_left_out() {
 }
 
 /// Resident memory in kB.
-fn rss(process: &Process) -> u64 {
+pub fn rss(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

@@ -7,6 +7,7 @@ mod common;
 
 mod asking;
 mod datagrams;
+mod duplicates;
 mod fake_client;
 mod fake_server;
 mod gate;
@@ -23,6 +24,7 @@ mod restart;
 mod roles;
 mod silence;
 mod stop;
+mod strangers;
 mod streams;
 
 use common::certs::{Certs, KeyKind};
