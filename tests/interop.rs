@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use common::certs::{Certs, KeyKind};
 use common::forward::Forward;
 use common::keys::KeyPair;
+use common::raw::{FakeServer, ZERO, put, take};
 use common::service::{self, Local};
 use common::tunnel::{Build, Link, Plan, Service};
 use common::visitor::{self, UdpVisitor};
@@ -59,6 +60,35 @@ fn refusals_server_ours_client_peer() {
 #[test]
 fn refusals_server_peer_client_ours() {
     refusals(Build::Peer, Build::Ours, true);
+}
+
+/// Our server closes idle channels that are old or too many: to a client of 0.5.0 that is nothing.
+#[test]
+fn idle_channels_are_closed_before_a_peer_client() {
+    if peer().is_none() {
+        return skip("interop idle channels", PEER_HINT);
+    }
+    let echo = Local::echo();
+    let plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", echo.addr)]);
+    let server = FakeServer::listen(plan.server_addr);
+    let mut client = plan.start_client(Build::Peer);
+    let (control, key) = server.accept_control("echo", &plan.client_token, [7; 32]);
+    let kept = server.data(&control, &key);
+    for _ in 0..5 {
+        drop(server.data(&control, &key));
+    }
+    let new = server.data(&control, &key);
+    for channel in [kept, new] {
+        put(&channel, &[&ZERO[..], b"still there?"].concat());
+        assert_eq!(&take::<12>(&channel), b"still there?");
+    }
+    assert!(client.is_running());
+    let log = client.log();
+    assert!(!log.contains("ERROR") && !log.contains("Retry"), "{log}");
+    announce(&format!(
+        "0.5.0 writes of a closed idle channel: {:?}",
+        log.lines().find(|line| line.contains("WARN"))
+    ));
 }
 
 /// Wrong tokens, names, roots and pins. `sent_keys`: also pins of keys that are sent, which 0.5.0 does not check.

@@ -3,7 +3,7 @@
 //! Invariants: a visitor is either waiting here or handed out in exactly one action; the same for a channel;
 //! visitors are served in the order they came; no visitor waits beyond its deadline, nor while a channel is idle; while
 //! a client is there and may be asked, as many channels are idle or asked for as visitors wait and the [`Stock`] wants;
-//! no idle channel is older than [`LONGEST_AGE`] and the time for its replacement; everything held is bounded.
+//! no idle channel is older than [`Settings::age`] and the time for its replacement; everything held is bounded.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,12 +14,8 @@ use super::stock::Stock;
 /// The longest wait of a visitor when `visitor_timeout` is 0: that speaks only of waiting for a client.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
-/// An idle channel is replaced when it is as old as this. Some devices on the way forget a silent connection after
-/// 4 minutes, and not all of them take a keepalive probe for a sign of life.
-pub const LONGEST_AGE: Duration = Duration::from_secs(240);
-
-/// Channels that came together are not replaced together: each is given up to this much less.
-const AGE_SPREAD: Duration = Duration::from_secs(60);
+/// Channels that came together are not replaced together: each is given up to this part less of its age.
+const AGE_SPREAD: f64 = 0.25;
 
 /// An old channel is kept until its replacement has come, but not longer than this.
 pub const OVERTIME: Duration = Duration::from_secs(30);
@@ -75,6 +71,8 @@ pub struct Settings {
     pub max_idle: usize,
     /// Channels that a new client is asked for: [`super::stock::at_first`].
     pub at_first: usize,
+    /// An idle channel is replaced when it is as old as this, or a little sooner.
+    pub age: Duration,
 }
 
 impl Settings {
@@ -279,7 +277,7 @@ impl<V, C: PartialEq> Pool<V, C> {
     }
 
     fn add(&mut self, channel: C, now: Instant) -> Vec<Action<V, C>> {
-        let renew = now + LONGEST_AGE - AGE_SPREAD.mul_f64(self.random.f64());
+        let renew = now + self.settings.age.mul_f64(1.0 - AGE_SPREAD * self.random.f64());
         let place = self.idle.partition_point(|idle| idle.renew <= renew);
         self.idle.insert(place, Idle { channel, came: now, renew });
         if self.trim_at <= now {

@@ -25,6 +25,16 @@ use crate::counters::Counters;
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
 
+/// An idle channel is replaced when it is as old as this: many a device on the way forgets a silent connection in 4 minutes.
+const AGE: Duration = Duration::from_secs(240);
+
+/// With keepalive probes it is not silent, and if it was forgotten nevertheless the probes tell; still nothing is for ever.
+/// (A client of 0.5.0 writes a warning whenever an idle channel is closed: not too often, then.)
+const AGE_KEPT_ALIVE: Duration = Duration::from_secs(600);
+
+/// Probes that come as often as this keep a connection alive.
+const KEPT_ALIVE: Duration = Duration::from_secs(60);
+
 type Action = pool::Action<Visitor, ChannelId>;
 
 /// What a service is run by. It may be replaced whole while the service runs.
@@ -57,6 +67,7 @@ impl Rules {
             max_waiting: self.config.limits.waiting,
             max_idle: self.config.limits.channels,
             at_first: self.at_first,
+            age: if self.tcp.keepalive_idle <= KEPT_ALIVE { AGE_KEPT_ALIVE } else { AGE },
         }
     }
 }

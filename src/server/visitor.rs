@@ -21,7 +21,7 @@ use super::registry::Event;
 use super::seats::Seat;
 use crate::config::{ProxyProtocol, ServerKind, ServerService};
 use crate::counters::Counters;
-use crate::relay::{Relay, Side};
+use crate::relay::{Reason, Relay, Side};
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
 use crate::wire::DataCommand;
@@ -89,17 +89,24 @@ pub async fn serve(
     // Whatever drops them midway must not look like an end.
     channel.reset_on_drop();
     tcp::reset_on_drop(&visitor.tcp);
-    let begun = tokio::select! {
-        begun = Box::pin(begin(&mut channel, &visitor, &service)) => begun,
+    let beginning = tokio::select! {
+        beginning = Box::pin(begin(&mut channel, &visitor, &service)) => beginning,
         () = scope.cutting() => {
             return log_end(&service, visitor.peer, client, (0, 0), visitor.since, CUT);
         }
     };
-    if let Err(error) = begun {
-        tracing::debug!(service = %service.name, visitor = %visitor.peer, %error, "data channel was dead: taking another");
-        drop(channel);
-        drop(running);
-        return give_back(visitor, &service, &events, &counters);
+    match beginning {
+        Beginning::Sign => {}
+        Beginning::Left => {
+            let reason = Reason::VisitorReset.to_string();
+            return log_end(&service, visitor.peer, client, (0, 0), visitor.since, &reason);
+        }
+        Beginning::Dead(error) => {
+            tracing::debug!(service = %service.name, visitor = %visitor.peer, %error, "data channel was dead");
+            drop(channel);
+            drop(running);
+            return give_back(visitor, &service, &events, &counters);
+        }
     }
     let Visitor { tcp, peer, since, seat, .. } = visitor;
     Counters::add(&counters.visitors, 1);
@@ -145,16 +152,29 @@ fn in_ms(since: Instant) -> Duration {
     Duration::from_millis(since.elapsed().as_millis() as u64)
 }
 
-/// Starts the channel, and watches it until the visitor or the service has something to say.
-async fn begin(channel: &mut Stream, visitor: &Visitor, service: &ServerService) -> io::Result<()> {
+/// How a channel begins.
+enum Beginning {
+    /// One of the two has something to say, or has ended.
+    Sign,
+    /// The channel failed, and nothing of the visitor's was written to it.
+    Dead(io::Error),
+    /// The visitor has reset its connection.
+    Left,
+}
+
+/// Starts the channel, and watches it until the visitor or the service has something to say. (A look at a socket takes
+/// its error away, so whoever has failed here is not for the relay.)
+async fn begin(channel: &mut Stream, visitor: &Visitor, service: &ServerService) -> Beginning {
     let deadline = visitor.until.min(Instant::now() + START_TIMEOUT);
-    timeout_at(deadline, start(channel, visitor, service)).await??;
-    let mut byte = [0];
+    let started = timeout_at(deadline, start(channel, visitor, service)).await;
+    if let Err(error) = started.unwrap_or_else(|late| Err(late.into())) {
+        return Beginning::Dead(error);
+    }
+    let (mut sign, mut word) = ([0], [0]);
     tokio::select! {
         biased;
-        // An end or a byte is the service's, whoever has nothing to say; the relay passes it on.
-        sign = channel.tcp().peek(&mut byte) => sign.map(drop),
-        _ = visitor.tcp.readable() => Ok(()),
+        sign = channel.tcp().peek(&mut sign) => sign.map_or_else(Beginning::Dead, |_| Beginning::Sign),
+        word = visitor.tcp.peek(&mut word) => word.map_or(Beginning::Left, |_| Beginning::Sign),
     }
 }
 

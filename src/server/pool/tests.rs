@@ -6,8 +6,14 @@ use super::super::requests::{HURRY, LIFE, MOST};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
-const SETTINGS: Settings =
-    Settings { visitor_timeout: Duration::from_secs(10), max_waiting: 2048, max_idle: 1024, at_first: 8 };
+const AGE: Duration = Duration::from_secs(240);
+const SETTINGS: Settings = Settings {
+    visitor_timeout: Duration::from_secs(10),
+    max_waiting: 2048,
+    max_idle: 1024,
+    at_first: 8,
+    age: AGE,
+};
 
 fn pool(now: Instant) -> Pool<u32, char> {
     with(SETTINGS, now)
@@ -168,7 +174,7 @@ fn old_channels_are_replaced_before_they_are_closed() {
     pool.on_client(now);
     pool.on_channel(1, now);
     let renew = pool.next_deadline(now).unwrap();
-    assert!((180 * SECOND..=LONGEST_AGE).contains(&(renew - now)), "{:?}", renew - now);
+    assert!((180 * SECOND..=AGE).contains(&(renew - now)), "{:?}", renew - now);
     assert_eq!(pool.on_time(renew), [Action::Request(1)]);
     assert_eq!(pool.on_channel(2, renew), [Action::Discard(1)]);
     // No replacement comes: the old one is good until overtime, and no longer.
@@ -406,7 +412,7 @@ impl World {
                     );
                     assert!(self.pool.waiting.iter().all(|waiting| waiting.until > self.now));
                     let oldest = self.channels.values().min().map_or(Duration::ZERO, |came| self.now - *came);
-                    assert!(oldest <= LONGEST_AGE + OVERTIME, "a channel is idle for {oldest:?}");
+                    assert!(oldest <= AGE + OVERTIME, "a channel is idle for {oldest:?}");
                 }
                 _ => break,
             }
@@ -447,6 +453,7 @@ fn random_sequences_keep_the_invariants() {
             max_waiting: [1, 5, 2048][random.usize(..3)],
             max_idle: [1, 9, 1024][random.usize(..3)],
             at_first: random.usize(1..=8),
+            age: AGE / random.u32(1..4),
         };
         let client = Client {
             delay: [0, 100, 3000, 20_000][random.usize(..4)],
