@@ -8,8 +8,10 @@ const FIRST: Duration = Duration::from_millis(500);
 /// Each pause is this many times the one before, up to the longest allowed.
 const FACTOR: u32 = 3;
 
-/// A connection that lasted this long was a success: the next pause is the first one again.
-const STABLE: Duration = Duration::from_secs(3);
+/// A connection that lasted this long was a success: the next pause is the first one again. Long enough that a peer
+/// which takes everybody and soon drops them is not tried at the shortest pace for ever; short enough that two
+/// restarts within a minute cost nothing.
+const STABLE: Duration = Duration::from_secs(30);
 
 /// The pauses of one reconnecting task: 0.5 s, 1.5 s, 4.5 s ... up to a maximum, each within ±20 %.
 #[derive(Debug, Clone)]
@@ -24,7 +26,8 @@ impl Backoff {
         Backoff { max, next: FIRST.min(max) }
     }
 
-    /// The attempt failed, or ended, after `lasted`. `random` is from 0 to 1.
+    /// What was tried is over. It had been of use for as long as `lasted`: a failed attempt for no time, however long
+    /// it took. `random` is from 0 to 1.
     pub fn pause(&mut self, lasted: Duration, random: f64) -> Duration {
         if lasted >= STABLE {
             self.next = FIRST.min(self.max);
@@ -60,6 +63,24 @@ mod tests {
         backoff.pause(NOTHING, 0.5);
         assert_eq!(backoff.pause(STABLE - Duration::from_millis(1), 0.5).as_millis(), 1500);
         assert_eq!(backoff.pause(STABLE, 0.5).as_millis(), 500);
+    }
+
+    /// Whatever happens, in any order: the pauses stay within their bounds, and none is shorter than half the one
+    /// before unless a connection was stable in between.
+    #[test]
+    fn random_sequences_keep_the_bounds() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let max = Duration::from_millis(random.u64(1..=100_000));
+            let (mut backoff, mut last) = (Backoff::new(max), NOTHING);
+            for _ in 0..100 {
+                let lasted = Duration::from_millis(random.u64(0..60_000));
+                let pause = backoff.pause(lasted, random.f64());
+                assert!(pause <= max.mul_f64(1.2) && pause >= FIRST.min(max).mul_f64(0.8), "seed {seed}");
+                assert!(lasted >= STABLE || pause >= last.mul_f64(0.5), "seed {seed}: {last:?}, {pause:?}");
+                last = pause;
+            }
+        }
     }
 
     #[test]

@@ -19,10 +19,20 @@ pub struct Counters {
     pub first_byte_us: AtomicU64,
     /// Visitors reset because no data channel came, or no client was there.
     pub unserved: AtomicU64,
+    /// Visitors (TCP) and datagrams (UDP) whose addresses `allow` and `deny` keep out.
+    pub denied: AtomicU64,
+    /// Visitors reset, and data channels closed, because their service has as many as it may have.
+    pub over_limit: AtomicU64,
     /// Datagrams dropped: full queue, full table, unsendable, not from a known visitor.
     pub dropped_datagrams: AtomicU64,
     /// Connections closed before they were authenticated: garbage, silence, wrong token.
     pub rejected: AtomicU64,
+    /// Among them: wrong token, or a service that does not exist.
+    pub failed_authentications: AtomicU64,
+    /// Among them: dropped for newer ones, or because no descriptors were left.
+    pub crowded_out: AtomicU64,
+    /// Clients that proved their token and were refused, because another is alive (`on_duplicate = "refuse"`).
+    pub duplicates: AtomicU64,
     /// Control channels that are authenticated now.
     pub channels: AtomicU64,
 }

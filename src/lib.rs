@@ -13,6 +13,8 @@ pub mod relay;
 pub mod reload;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod sys;
 pub mod tasks;
 pub mod transport;
 pub mod wire;

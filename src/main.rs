@@ -14,12 +14,14 @@ mod instance;
 mod live;
 mod log;
 mod process;
+// Below all others, with the library's `sys`.
+#[cfg(all(panic = "abort", not(feature = "cli"), target_os = "linux"))]
+#[path = "sys/lean.rs"]
+mod lean;
 mod reader;
 mod running;
 #[cfg(feature = "hot-reload")]
 mod summary;
-#[cfg(all(panic = "abort", not(feature = "cli"), target_os = "linux"))]
-mod sys;
 #[cfg(feature = "hot-reload")]
 mod watch;
 

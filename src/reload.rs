@@ -21,6 +21,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// For a role that has ended meanwhile, or never began.
+    pub fn not_running(role: &str) -> Self {
+        let why = format!("the {role} is not running");
+        Outcome { failed: vec![(role.to_owned(), why)], ..Outcome::default() }
+    }
+
     /// Whether nothing was different.
     pub fn is_nothing(&self) -> bool {
         *self == Outcome::default()

@@ -1,63 +1,51 @@
-//! The only unsafe code. What it decides: nothing. What it never does: anything the lean build does not need.
-//!
-//! std links an unwinder: for the panic hook, a DWARF reader of 214 kB that is useless in a stripped binary, and a
-//! static libunwind of 45 kB on musl. Where a panic aborts, nothing unwinds. So the functions that std wants from the
-//! unwinder are here: `_Unwind_Backtrace` answers "end of stack" at once, and fat LTO drops the reader; the others
-//! are named by std's personality routine, which only an unwinder calls. A panic's message and place are still
-//! printed.
-//!
-//! musl names a thread by `snprintf` into a path of /proc, which links all of `printf`, floats included: 11 kB. A
-//! thread that names itself, as std's threads do, needs only `prctl`.
+//! What only unsafe code can ask of the kernel, each as one small safe function. What it decides: nothing. (The other
+//! unsafe file is `sys/lean.rs`: the binary's own, for lean builds.)
 #![allow(unsafe_code)]
 
-/// `_URC_END_OF_STACK`: there are no more frames.
-const END_OF_STACK: i32 = 5;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
-/// Takes the place of libgcc's or libunwind's function of this name. It looks at neither argument.
-// SAFETY: the name is the linker's own for exactly this function, and the signature is that of the C++ ABI for
-// exception handling (level 1, 1.6); a caller may get any `_Unwind_Reason_Code`, END_OF_STACK among them.
-#[unsafe(no_mangle)]
-extern "C" fn _Unwind_Backtrace(_callback: *const (), _argument: *mut ()) -> i32 {
-    END_OF_STACK
-}
+use nix::libc;
 
-/// Functions of the unwinder that are named but never called here.
-macro_rules! never_called {
-    ($($name:ident)*) => {$(
-        // SAFETY: no argument is looked at and nothing is returned, so that any signature fits.
-        #[unsafe(no_mangle)]
-        extern "C" fn $name() -> ! {
-            std::process::abort()
-        }
-    )*};
-}
-
-never_called! {
-    _Unwind_DeleteException _Unwind_GetDataRelBase _Unwind_GetIP _Unwind_GetIPInfo _Unwind_GetLanguageSpecificData
-    _Unwind_GetRegionStart _Unwind_GetTextRelBase _Unwind_RaiseException _Unwind_Resume _Unwind_SetGR _Unwind_SetIP
-}
-
-#[cfg(target_env = "musl")]
-mod thread_name {
-    use std::ffi::{c_char, c_int};
-
-    /// `PR_SET_NAME`: the calling thread's name, of which 15 bytes are kept.
-    const SET_NAME: c_int = 15;
-
-    // SAFETY: the C library's own declaration.
-    unsafe extern "C" {
-        fn prctl(option: c_int, ...) -> c_int;
+/// Bytes that were written to a TCP socket and are not yet acknowledged by the peer's kernel (SIOCOUTQ).
+///
+/// # Errors
+/// The socket is none, or not connected.
+pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, because it is borrowed; TIOCOUTQ, which is SIOCOUTQ's number, writes one int to
+    // its argument and reads nothing (tcp(7)), and `bytes` is an int that lives through the call.
+    let failed =
+        unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ as _, &raw mut bytes) } == -1;
+    if failed {
+        return Err(io::Error::last_os_error());
     }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
 
-    /// Takes the place of musl's function of this name. `std::thread`, its only user here, names the calling thread.
-    ///
-    /// # Safety
-    /// `name` ends with a zero byte.
-    // SAFETY: the name is the linker's own for exactly this function, and the signature is the C library's
-    // (`pthread_t` is a pointer in musl).
-    #[unsafe(no_mangle)]
-    unsafe extern "C" fn pthread_setname_np(_thread: *mut (), name: *const c_char) -> c_int {
-        // SAFETY: PR_SET_NAME reads a string up to its zero byte, at most 16 bytes.
-        unsafe { prctl(SET_NAME, name) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn what_a_kernel_has_taken_is_acknowledged_though_nobody_reads() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut two, _) = listener.accept().unwrap();
+        assert_eq!(unacknowledged(&one).unwrap(), 0);
+        one.write_all(b"beat").unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while unacknowledged(&one).unwrap() > 0 {
+            assert!(std::time::Instant::now() < until);
+        }
+        // More than both kernels' buffers hold: somebody must read before all of it is acknowledged.
+        one.set_nonblocking(true).unwrap();
+        while one.write(&[0; 65_536]).is_ok() {}
+        assert!(unacknowledged(&one).unwrap() > 0);
+        two.read_exact(&mut [0; 4]).unwrap();
+        assert!(unacknowledged(&one).unwrap() > 0);
+        assert!(unacknowledged(&std::fs::File::open("/dev/null").unwrap()).is_err());
     }
 }

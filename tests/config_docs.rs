@@ -215,6 +215,8 @@ fn the_schema_refuses_what_the_reader_refuses() {
         "[server]\nbind_addr = \"a:1\"\nservices = {}\ndefault_token = \"a\"\ndefault_token_file = \"b\"",
         "[server]\nbind_addr = \"a:1\"\nservices.x = { bind_addr = \"a:1\", token = \"a\", type = \"sctp\" }",
         "[server]\nbind_addr = \"a:1\"\nservices.x = { bind_addr = \"a:1\", token = \"a\", name = \"x\" }",
+        "[server]\nbind_addr = \"a:1\"\nservices.x = { bind_addr = \"a:1\", token = \"a\", allow = \"::/0\" }",
+        "[server]\nbind_addr = \"a:1\"\nservices.x = { bind_addr = \"a:1\", token = \"a\", deny = [1] }",
         "[client]\nremote_addr = \"a:1\"\nservices = {}\ntransport = { tcp = {} }",
         "[client]\nremote_addr = \"a:1\"\nservices = {}\ntransport = { type = \"tcp\", tcp = { proxy = \"ftp://x\" } }",
     ] {
@@ -233,6 +235,7 @@ fn to_json(text: &str) -> Value {
             DeValue::Boolean(flag) => Value::from(*flag),
             DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix()).unwrap().into(),
             DeValue::Float(digits) => digits.as_str().parse::<f64>().unwrap().into(),
+            DeValue::Array(entries) => entries.iter().map(|entry| value(entry.get_ref())).collect(),
             other => panic!("{other:?} is not used here"),
         }
     }
@@ -278,6 +281,7 @@ fn validate(schema: &Value, value: &Value, path: &str) -> Result<(), String> {
                     "string" => value.is_string(),
                     "integer" => value.is_i64(),
                     "boolean" => value.is_boolean(),
+                    "array" => value.is_array(),
                     other => panic!("type {other}"),
                 };
                 if !right {
@@ -297,6 +301,11 @@ fn validate(schema: &Value, value: &Value, path: &str) -> Result<(), String> {
                         None if rule.is_object() => validate(rule, inner, &path)?,
                         None => return Err(format!("{path}: unknown")),
                     }
+                }
+            }
+            "items" => {
+                for (n, entry) in value.as_array().into_iter().flatten().enumerate() {
+                    validate(rule, entry, &format!("{path}[{n}]"))?;
                 }
             }
             "enum" if !list().any(|choice| choice == value) => return fault("is no choice"),

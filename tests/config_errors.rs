@@ -139,6 +139,30 @@ fn each_error_names_its_place_and_key() {
             with("proxy_protocol = \"v3\"\n"),
             "a.toml:7:18: error: server.services.ssh.proxy_protocol: expected \"v1\" or \"v2\", found another string",
         ),
+        (
+            with("allow = \"10.0.0.0/8\"\n"),
+            "a.toml:7:9: error: server.services.ssh.allow: expected an array of strings, prefixes of IP addresses, found a string",
+        ),
+        (
+            with("deny = [\n  \"10.0.0.0/8\",\n  7,\n]\n"),
+            "a.toml:9:3: error: server.services.ssh.deny: expected a string in this array, found a number (\"192.0.2.0/24\")",
+        ),
+        (
+            with("deny = [[\"10.0.0.0/8\"]]\n"),
+            "a.toml:7:9: error: server.services.ssh.deny: expected a string in this array, found an array",
+        ),
+        (
+            with("allow = [\"10.0.0.0/8\", \"10.0.0.0/33\"]\n"),
+            "a.toml:7:24: error: server.services.ssh.allow: entry 2, \"10.0.0.0/33\": after the slash of an IPv4 prefix stands a number from 0 to 32",
+        ),
+        (
+            with("deny = [\"example.com\"]\n"),
+            "a.toml:7:9: error: server.services.ssh.deny: entry 1, \"example.com\": this is no IP address: write 192.0.2.0/24",
+        ),
+        (
+            client("", "allow = []\n"),
+            "a.toml:7:1: error: client.services.ssh.allow: unknown key (allow belongs in [server.services.NAME])",
+        ),
         // Proxy.
         (
             with("[server.transport]\ntype=\"tcp\"\n[server.transport.tcp]\nproxy = \"ftp://x\"\n"),

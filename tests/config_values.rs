@@ -76,6 +76,43 @@ fn what_is_written_is_what_is_meant() {
 }
 
 #[test]
+fn visitors_are_let_in_by_prefix() {
+    let access = |lines: &str| {
+        let toml = server("", lines);
+        assert!(warnings(&toml).is_empty(), "{toml}");
+        good(&toml).server.unwrap().services["ssh"].access.clone()
+    };
+    let ip = |text: &str| text.parse().unwrap();
+    let all = access("");
+    assert!(all.admits(ip("192.0.2.1")) && all.admits(ip("2001:db8::1")));
+    let some = access("allow = [\"10.0.0.0/8\", \"2001:db8::/32\"]\ndeny = [\"10.9.9.9\"]\n");
+    assert!(
+        some.admits(ip("10.0.0.1")) && some.admits(ip("::ffff:10.0.0.1")) && some.admits(ip("2001:db8::1"))
+    );
+    assert!(!some.admits(ip("10.9.9.9")) && !some.admits(ip("11.0.0.1")) && !some.admits(ip("2001:db9::1")));
+    // Used, but worth a word.
+    for (line, expected) in [
+        ("allow = []", "server.services.ssh.allow: nobody may visit this service"),
+        (
+            "deny = [\"10.1.2.3/8\"]",
+            "entry 1, \"10.1.2.3/8\": bits after the prefix do not count (write 10.0.0.0/8)",
+        ),
+    ] {
+        let warnings = warnings(&server("", line));
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{warnings:?}");
+    }
+    let nobody = good(&server("", "allow = []")).server.unwrap();
+    assert!(!nobody.services["ssh"].access.admits(ip("127.0.0.1")));
+    // An overlay's list takes the other's place.
+    let files = Memory::default()
+        .with("a.toml", server("", "allow = [\"10.0.0.0/8\"]\n"))
+        .with("b.toml", "[server.services.ssh]\nallow = [\"192.0.2.0/24\"]\n");
+    let load = Load { files, overlays: &["b.toml"], role: RoleChoice::Auto, static_only: false };
+    let access = &load.run().unwrap().config.server.unwrap().services["ssh"].access;
+    assert!(access.admits(ip("192.0.2.1")) && !access.admits(ip("10.0.0.1")));
+}
+
+#[test]
 fn zero_keeps_its_meaning_where_it_has_one() {
     let server =
         good(&server("heartbeat_interval = 0\nshutdown_grace = 0\nvisitor_timeout = 0", "")).server.unwrap();

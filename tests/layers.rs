@@ -168,7 +168,19 @@ fn imports_point_downward() {
 fn pure_code_is_pure() {
     let impure =
         ["tokio::", "Instant::now", "SystemTime", "std::env", "std::fs", "std::net::Tcp", "std::net::Udp"];
-    let pure = ["wire", "backoff.rs", "counters.rs", "server/pool.rs", "relay/flows.rs", "config"];
+    let pure = [
+        "wire",
+        "backoff.rs",
+        "counters.rs",
+        "server/pool.rs",
+        "server/gate.rs",
+        "server/junk.rs",
+        "server/seldom.rs",
+        "server/strangers.rs",
+        "server/takeovers.rs",
+        "relay/flows.rs",
+        "config",
+    ];
     let mut looked_at = 0;
     let mut wrong = Vec::new();
     // `Files`, by which alone the others reach the disk, is declared beside its real implementation.
@@ -204,11 +216,11 @@ fn features_stay_where_they_belong() {
 }
 
 #[test]
-fn unsafe_code_is_in_one_file() {
+fn unsafe_code_is_in_sys_alone() {
     for source in sources() {
         let words = source.code.split(|c: char| !c.is_alphanumeric() && c != '_');
         let count = words.filter(|word| *word == "unsafe").count();
-        assert!(count == 0 || source.path == Path::new("sys.rs"), "{}: unsafe code", source.path.display());
+        assert!(count == 0 || source.is_under(&["sys.rs", "sys"]), "{}: unsafe code", source.path.display());
     }
 }
 

@@ -34,6 +34,7 @@ fn server_config(token: &str) -> config::Server {
         nodelay: true,
         kind: ServerKind::Tcp { proxy_protocol: None },
         limits: rathole::config::Limits::DEFAULT,
+        access: rathole::config::Access::default(),
     };
     config::Server {
         bind_addr: at(0),

@@ -111,7 +111,7 @@ fn control_handshake(
     }
     let (sent, client) = client.on_challenge(&sent_challenge).unwrap();
     assert_eq!(sent, auth, "auth for {name:?}");
-    let servers = server.on_auth(&sent, Some(&token)).expect("the right token");
+    let servers = server.on_auth(&sent, [&token].into_iter()).expect("the right token").0;
     let clients = client.on_ack(&Ack::Ok.encode()).unwrap().expect("accepted");
     assert_eq!(servers, clients);
     assert_eq!(servers.0, auth, "the session key is the auth digest");
@@ -201,7 +201,7 @@ fn c_upstream_server() {
     // one to a wrong token, so that strangers cannot ask which services exist.
     let (sent, server) = ExpectAuth::new(nonce);
     assert_eq!(sent, *challenge);
-    let unknown = server.on_auth(&auth, None);
+    let unknown = server.on_auth(&auth, std::iter::empty());
     assert_eq!(unknown, Err(Ack::AuthFailed));
     assert_ne!(Ack::AuthFailed.encode(), ack);
     v.end();
@@ -220,7 +220,8 @@ fn d_hash_edge_cases() {
         control_handshake(&name, token, &hello, None, nonce, &auth.bytes);
         // An empty token is one token among others.
         let (_, server) = ExpectAuth::new(nonce);
-        let wrong = server.on_auth(&auth.fixed(), Some(&secret("another")));
+        let another = secret("another");
+        let wrong = server.on_auth(&auth.fixed(), [&another].into_iter());
         assert_eq!(wrong, Err(Ack::AuthFailed));
     }
     v.end();
@@ -231,7 +232,7 @@ fn unknown_service_with_an_empty_token_is_refused() {
     // The work for an unknown service is done with an empty token; that must not let anyone in.
     let (_, server) = ExpectAuth::new([7; 32]);
     let auth = Auth(SessionKey::derive(b"", &[7; 32])).encode();
-    assert_eq!(server.on_auth(&auth, None), Err(Ack::AuthFailed));
+    assert_eq!(server.on_auth(&auth, std::iter::empty()), Err(Ack::AuthFailed));
 }
 
 #[test]

@@ -117,6 +117,7 @@ mod run {
                 nodelay: tcp.nodelay,
                 kind,
                 limits: config::Limits::DEFAULT,
+                access: config::Access::default(),
             };
             (service.name.clone(), config)
         });

@@ -3,15 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Shared;
-use super::control::Limits;
+use super::limits::{Limits, Place, Request};
+use super::{Settings, Shared, Wanted};
+use crate::backoff::Backoff;
 use crate::config::{ClientKind, ClientService};
 use crate::counters::Counters;
 use crate::relay::{FlowEnd, Locals, Relay, Side, Tally, serve_local};
@@ -22,8 +23,8 @@ use crate::wire::{DataCommand, Hello, SessionKey};
 /// The server must be reached within this time (protocol-v1.md, section 5.1).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pause between two attempts to reach the server.
-const DIAL_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between two attempts to reach the server.
+const DIAL_PAUSE: Duration = Duration::from_secs(2);
 
 /// An idle channel outlives its session by this: the server, which closes idle channels itself when it sees the session's
 /// end, may have given it to a visitor just before.
@@ -36,8 +37,10 @@ const LOCAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Channel {
     /// The client.
     pub shared: Arc<Shared>,
-    /// For which service.
-    pub service: Arc<ClientService>,
+    /// For which service, and how it is now.
+    pub wanted: watch::Receiver<Wanted>,
+    /// How the server is reached.
+    pub settings: Arc<Settings>,
     /// What the channel presents.
     pub key: SessionKey,
     /// Where the control channel is connected.
@@ -48,45 +51,54 @@ pub struct Channel {
 
 impl Channel {
     /// Fulfils the request. Until a visitor comes the channel ends with its session.
-    pub async fn serve(self, session: Scope) {
-        // Boxed: the dial's future is large and short-lived, the relay's is small and may live for days.
+    pub async fn serve(self, request: Request, session: Scope) {
         let started = tokio::select! {
-            started = Box::pin(self.wait_for_visitor(&session)) => started,
+            started = self.wait_for_visitor(request, &session) => started,
             () = self.shared.relays.cutting() => return,
         };
         let (stream, command) = match started {
             Ok(Some(started)) => started,
             // The server closed an idle channel, or its session is over.
             Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(service = %self.service.name, server = %self.server, %error, "no data channel");
-                return;
-            }
+            Err(error) => return self.complain(&error),
         };
         drop(session);
-        let Channel { shared, service, .. } = self;
-        match (command, service.kind) {
-            (DataCommand::StartForwardTcp, ClientKind::Tcp) => serve_visitor(shared, service, stream).await,
-            (DataCommand::StartForwardUdp, ClientKind::Udp { prefer_ipv6 }) => {
-                serve_datagrams(shared, service, stream, prefer_ipv6).await;
+        // As it is now: it may be another than when the channel was dialled.
+        let wanted = self.wanted();
+        match (command, wanted.service.kind) {
+            (DataCommand::StartForwardTcp, ClientKind::Tcp) => {
+                serve_visitor(self.shared, wanted, stream).await;
             }
-            (DataCommand::StartForwardTcp, ClientKind::Udp { .. }) => mismatch(&service, "tcp", "udp"),
-            (DataCommand::StartForwardUdp, ClientKind::Tcp) => mismatch(&service, "udp", "tcp"),
+            (DataCommand::StartForwardUdp, ClientKind::Udp { prefer_ipv6 }) => {
+                serve_datagrams(self.shared, self.wanted, wanted.service, stream, prefer_ipv6).await;
+            }
+            (DataCommand::StartForwardTcp, ClientKind::Udp { .. }) => self.mismatch("tcp", "udp"),
+            (DataCommand::StartForwardUdp, ClientKind::Tcp) => self.mismatch("udp", "tcp"),
         }
     }
 
-    /// Dials, and waits for the server's first word; None if the channel is not wanted any more.
-    async fn wait_for_visitor(&self, session: &Scope) -> io::Result<Option<(Stream, DataCommand)>> {
-        let limits = &self.limits;
-        let closed = |_| io::Error::other("the session is over");
+    fn wanted(&self) -> Wanted {
+        self.wanted.borrow().clone()
+    }
+
+    /// Waits for its turn, dials, and waits for the server's first word; None if the channel is not wanted any more.
+    async fn wait_for_visitor(
+        &self,
+        request: Request,
+        session: &Scope,
+    ) -> io::Result<Option<(Stream, DataCommand)>> {
         let dialled = async {
-            let idle = limits.idle.acquire().await.map_err(closed)?;
-            let _dial = limits.dials.acquire().await.map_err(closed)?;
-            limits.queued.fetch_sub(1, Ordering::Relaxed);
-            Ok::<_, io::Error>((idle, self.dial().await?))
+            let Place { dial, idle } = self.limits.turn(request).await?;
+            // Boxed: the dial's future is large and short-lived; those that wait, and the relay's, are small.
+            let stream = Box::pin(self.dial()).await;
+            drop(dial);
+            Some((idle, stream))
         };
         let (_idle, mut stream) = tokio::select! {
-            dialled = dialled => dialled?,
+            dialled = dialled => match dialled {
+                Some((idle, stream)) => (idle, stream?),
+                None => return Ok(None),
+            },
             () = session.draining() => return Ok(None),
         };
         // Whatever becomes of an idle channel, a visitor that was given to it must not take it for an empty answer.
@@ -100,7 +112,8 @@ impl Channel {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => {
-                tracing::debug!(service = %self.service.name, %error, "idle data channel lost");
+                let name = self.wanted().service.name.clone();
+                tracing::debug!(service = %name, %error, "idle data channel lost");
                 return Ok(None);
             }
         }
@@ -109,11 +122,16 @@ impl Channel {
         Ok(Some((stream, command)))
     }
 
+    /// To where the control channel is, not to another address of the server's name: that may be another server, which
+    /// knows nothing of this session. Should the address die, so will the control channel, and the next one resolves
+    /// the name again.
     async fn dial(&self) -> io::Result<Stream> {
         let deadline = Instant::now() + DIAL_TIMEOUT;
+        let mut backoff = Backoff::new(DIAL_PAUSE);
         loop {
+            let service = self.wanted().service;
             let attempt = async {
-                let mut stream = self.shared.connector.connect(&[self.server], self.service.nodelay).await?;
+                let mut stream = self.settings.connector.connect(&[self.server], service.nodelay).await?;
                 stream.write_all(&Hello::Data(self.key).encode()).await?;
                 stream.flush().await?;
                 Ok::<_, io::Error>(stream)
@@ -121,13 +139,34 @@ impl Channel {
             let error = match timeout_at(deadline, attempt).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => error,
-                Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the server cannot be reached in time"),
+                Err(_) => io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s"),
             };
-            if Instant::now() + DIAL_PAUSE >= deadline {
+            let pause = backoff.pause(Duration::ZERO, fastrand::f64());
+            if Instant::now() + pause >= deadline {
                 return Err(error);
             }
-            tracing::debug!(service = %self.service.name, server = %self.server, %error, "cannot dial, trying again");
-            sleep(DIAL_PAUSE).await;
+            tracing::debug!(service = %service.name, server = %self.server, %error, "cannot dial, trying again");
+            sleep(pause).await;
+        }
+    }
+
+    /// One line for many failures: a server or a firewall that lets no data channel through fails each of them.
+    fn complain(&self, error: &io::Error) {
+        if let Some(failures) = self.limits.complain(Instant::now().into_std()) {
+            let (service, server) = (self.wanted().service, self.server);
+            tracing::warn!(
+                service = %service.name, %server, %error, failures,
+                "no data channel to the server, though it has a control channel: visitors wait in vain"
+            );
+        }
+    }
+
+    fn mismatch(&self, server: &str, client: &str) {
+        if self.limits.complain(Instant::now().into_std()).is_some() {
+            tracing::error!(
+                service = %self.wanted().service.name,
+                "the server's service is of type {server}, this client's of type {client}: make both the same"
+            );
         }
     }
 }
@@ -138,7 +177,8 @@ async fn over(session: &Scope) {
     sleep(LAST_CALL).await;
 }
 
-async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream: Stream) {
+async fn serve_visitor(shared: Arc<Shared>, wanted: Wanted, stream: Stream) {
+    let Wanted { service, settings } = wanted;
     let since = Instant::now();
     let server = stream.tcp().peer_addr().ok();
     let running = shared.counters.running();
@@ -154,7 +194,8 @@ async fn serve_visitor(shared: Arc<Shared>, service: Arc<ClientService>, stream:
             return;
         }
     };
-    tcp::set_options(&local, &shared.config.tcp, service.nodelay);
+    tcp::set_options(&local, &settings.config.tcp, service.nodelay);
+    drop(settings);
     Counters::add(&shared.counters.visitors, 1);
     let mut relay = Relay::new(stream, local, Side::Client, since, shared.counters.clone());
     let reason = tokio::select! {
@@ -177,6 +218,7 @@ async fn connect_local(service: &ClientService) -> io::Result<TcpStream> {
 
 async fn serve_datagrams(
     shared: Arc<Shared>,
+    mut wanted: watch::Receiver<Wanted>,
     service: Arc<ClientService>,
     stream: Stream,
     prefer_ipv6: bool,
@@ -189,16 +231,28 @@ async fn serve_datagrams(
     let mut on_end = |tally: Tally, end: FlowEnd| log(&tally, &end.to_string());
     let mut locals = Locals::new(&service.local_addr, prefer_ipv6, &shared.counters, &mut on_end);
     let reason = tokio::select! {
+        biased;
+        // Datagrams have no end to wait for.
+        () = shared.relays.draining() => "cut by the stop of this client".to_owned(),
         ended = serve_local(stream, &mut locals) => {
             tracing::info!(service = %service.name, reason = %ended, "UDP data channel ended");
             ended.to_string()
         }
-        // Datagrams have no end to wait for.
-        () = shared.relays.draining() => "cut by the stop of this client".to_owned(),
+        // The server is told by the channel's end, and asks for another.
+        () = moved(&mut wanted, &service) => "the service was changed by a reload".to_owned(),
     };
     for tally in locals.into_tallies() {
         log(&tally, &reason);
     }
+}
+
+/// Completes when datagrams are led elsewhere, or the service is gone.
+async fn moved(wanted: &mut watch::Receiver<Wanted>, service: &ClientService) {
+    let same = |wanted: &Wanted| {
+        wanted.service.local_addr == service.local_addr && wanted.service.kind == service.kind
+    };
+    // An error: nobody wants the service any more.
+    let _ = wanted.wait_for(|wanted| !same(wanted)).await;
 }
 
 /// The line for each ended visitor. Its address is known for UDP only; `peer` is the server, `moved` is up and down.
@@ -222,12 +276,5 @@ fn log_end(
         duration = ?Duration::from_millis(duration.as_millis() as u64),
         reason,
         "visitor ended"
-    );
-}
-
-fn mismatch(service: &ClientService, server: &str, client: &str) {
-    tracing::error!(
-        service = %service.name,
-        "the server's service is of type {server}, this client's of type {client}: make both the same"
     );
 }

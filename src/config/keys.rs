@@ -69,6 +69,8 @@ pub(super) enum Kind {
         zero: u64,
         max: u64,
     },
+    /// A list of prefixes of addresses.
+    Prefixes,
     Table(&'static Table),
     /// A table of tables, by service name.
     Services(&'static Table),
@@ -144,6 +146,8 @@ table!(SERVER_SERVICE, "A service: where its visitors connect.", {
     #[ours] "max_visitors": most(Limits::DEFAULT.visitors), Need::Number(Limits::DEFAULT.visitors as u64), "Visitors at the same time, at most; more are reset. UDP: 4096 at most, a new one takes the place of the one that was quiet the longest.";
     #[ours] "max_waiting": most(Limits::DEFAULT.waiting), Need::Number(Limits::DEFAULT.waiting as u64), "Visitors that wait for a data channel, at most; more are reset. TCP only.";
     #[ours] "max_channels": most(Limits::DEFAULT.channels), Need::Number(Limits::DEFAULT.channels as u64), "Data channels that wait for a visitor, at most; more are closed. TCP only.";
+    #[ours] "allow": Kind::Prefixes, Need::Optional, "Addresses that may visit it, for example [\"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.7\"]; absent: all, empty: none.";
+    #[ours] "deny": Kind::Prefixes, Need::Optional, "Addresses that may not visit it, even if allow has them.";
 });
 
 table!(CLIENT, "The half behind NAT.", {

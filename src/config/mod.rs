@@ -5,9 +5,11 @@
 //! sandbox can refuse them. Meanings and defaults are those of rathole 0.5 (protocol-v1.md, section 4)
 //! but where `docs/config.md` says otherwise.
 
+mod access;
 mod check;
 mod clash;
 mod client;
+pub mod diff;
 mod endpoint;
 pub mod files;
 pub mod fragments;
@@ -35,6 +37,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::{Access, Prefix};
 pub use files::{Files, NoFiles, RegularFiles, SystemFiles};
 pub use load::{Loaded, Request, RoleChoice, inspect, load};
 pub use problem::{Problem, Report, Severity};
@@ -172,6 +175,8 @@ pub struct ServerService {
     pub kind: ServerKind,
     /// What it may hold.
     pub limits: Limits,
+    /// Who may visit it.
+    pub access: Access,
 }
 
 /// What a server service carries.

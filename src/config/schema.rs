@@ -54,6 +54,7 @@ fn key(key: &Key, whole: bool) -> Value {
         Kind::Seconds { .. } | Kind::Count { .. } => {
             json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX })
         }
+        Kind::Prefixes => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Choice(choices) => json!({ "type": "string", "enum": choices }),
         Kind::Url => json!({ "type": "string", "pattern": "^([Hh][Tt][Tt][Pp]|[Ss][Oo][Cc][Kk][Ss]5)://" }),
         Kind::Address => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::check::Check;
 use super::section::Section;
+use super::source::{Node, Value};
 use super::{
-    Limits, MaxUnauthenticated, OnDuplicate, ProxyProtocol, Server, ServerKind, ServerService,
-    ServerTransport, TcpOptions, clash, service, transport,
+    Access, Limits, MaxUnauthenticated, OnDuplicate, Prefix, ProxyProtocol, Server, ServerKind,
+    ServerService, ServerTransport, TcpOptions, clash, service, transport,
 };
 
 /// Resolves the server half; if it is not `run`, only what upstream refuses is looked at. None: an error was noted,
@@ -35,6 +36,7 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
             waiting: most(check, "max_waiting"),
             channels: most(check, "max_channels"),
         };
+        let access = access(check, &section);
         let bind_addr = section.endpoint(check, "bind_addr");
         let (Some(token), Some(bind_addr)) = (token, bind_addr) else {
             continue;
@@ -47,6 +49,7 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
             nodelay: section.flag("nodelay").unwrap_or(tcp.nodelay),
             kind,
             limits,
+            access,
         };
         services.insert(name, service);
     }
@@ -84,6 +87,42 @@ pub(super) fn resolve(check: &mut Check<'_>, half: &Section<'_>, run: bool) -> O
         max_unauthenticated,
         services,
     })
+}
+
+fn access(check: &mut Check<'_>, section: &Section<'_>) -> Access {
+    let allow = prefixes(check, section, "allow");
+    if let Some([]) = list(section, "allow") {
+        let help = "leave allow out to let everyone in";
+        check.warn(section.place("allow"), section.path("allow"), "nobody may visit this service", help);
+    }
+    Access::new(allow.as_deref(), &prefixes(check, section, "deny").unwrap_or_default())
+}
+
+/// The prefixes of a list. What is none of them is noted as an error.
+fn prefixes(check: &mut Check<'_>, section: &Section<'_>, key: &str) -> Option<Vec<Prefix>> {
+    let mut prefixes = Vec::new();
+    for (n, entry) in list(section, key)?.iter().enumerate() {
+        let Value::Text(text) = &entry.value else { continue };
+        let which = |what: &str| format!("entry {}, {:?}: {what}", n + 1, text.as_str());
+        match Prefix::parse(text) {
+            Ok((prefix, surplus)) => {
+                if surplus {
+                    let what = which("bits after the prefix do not count");
+                    check.warn(entry.at, section.path(key), &what, &format!("write {prefix}"));
+                }
+                prefixes.push(prefix);
+            }
+            Err(error) => check.error(entry.at, section.path(key), &which(&error), ""),
+        }
+    }
+    Some(prefixes)
+}
+
+fn list<'a>(section: &Section<'a>, key: &str) -> Option<&'a [Node]> {
+    match &section.get(key)?.value {
+        Value::List(entries) => Some(entries),
+        _ => None,
+    }
 }
 
 fn kind(check: &mut Check<'_>, section: &Section<'_>) -> ServerKind {

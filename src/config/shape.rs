@@ -65,6 +65,13 @@ fn value(check: &mut Check<'_>, section: &Section<'_>, key: &'static Key, node: 
             }
             true
         }
+        (Kind::Prefixes, Value::List(entries)) => {
+            for entry in entries.iter().filter(|entry| !matches!(entry.value, Value::Text(_))) {
+                let message = ["expected a string in this array, found ", entry.value.found()].concat();
+                check.error(entry.at, section.path(key.name), &message, "\"192.0.2.0/24\"");
+            }
+            true
+        }
         (Kind::Text | Kind::Secret | Kind::Path | Kind::Url | Kind::Address, Value::Text(_)) => true,
         (Kind::Flag, Value::Flag(_)) | (Kind::Seconds { .. } | Kind::Count { .. }, Value::Integer(_)) => true,
         _ => false,
@@ -85,6 +92,7 @@ pub(super) fn expected(kind: Kind) -> String {
         Kind::Flag => "true or false",
         Kind::Seconds { .. } => "a whole number of seconds",
         Kind::Count { .. } => "a whole number",
+        Kind::Prefixes => "an array of strings, prefixes of IP addresses",
         Kind::Table(_) => "a table",
         Kind::Services(_) => "a table with a table for each service",
         Kind::Choice(choices) => {

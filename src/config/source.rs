@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::PathBuf;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
@@ -44,6 +45,8 @@ pub(super) enum Value {
     /// 0 to 2^63-1.
     Integer(u64),
     Flag(bool),
+    /// The keys of its entries are their own places.
+    List(Vec<Node>),
     /// What no key takes, in words.
     Other(&'static str),
 }
@@ -56,6 +59,7 @@ impl Value {
             Value::Text(_) => "a string",
             Value::Integer(_) => "a number",
             Value::Flag(_) => "a boolean",
+            Value::List(_) => "an array",
             Value::Other(what) => what,
         }
     }
@@ -143,22 +147,28 @@ fn tree(table: &DeTable<'_>, file: usize, depth: usize) -> Value {
     // The parser's own table is sorted.
     let mut entries = Vec::with_capacity(table.len());
     for (key, value) in table.iter() {
-        let node = Node {
-            key: Place { file, offset: key.span().start },
-            at: Place { file, offset: value.span().start },
-            value: match value.get_ref() {
-                DeValue::Table(inner) => tree(inner, file, depth + 1),
-                DeValue::String(text) => Value::Text(Zeroizing::new(text.as_ref().to_owned())),
-                DeValue::Boolean(flag) => Value::Flag(*flag),
-                DeValue::Integer(digits) => integer(digits.as_str(), digits.radix()),
-                DeValue::Float(_) => Value::Other("a number with a fraction"),
-                DeValue::Datetime(_) => Value::Other("a date or time"),
-                DeValue::Array(_) => Value::Other("an array"),
-            },
-        };
-        entries.push((key.get_ref().as_ref().to_owned(), node));
+        let key_at = Place { file, offset: key.span().start };
+        entries.push((key.get_ref().as_ref().to_owned(), node(key_at, value, file, depth)));
     }
     Value::Table(Entries(entries))
+}
+
+/// A value of a table or a list that is `depth` deep.
+fn node(key: Place, value: &Spanned<DeValue<'_>>, file: usize, depth: usize) -> Node {
+    let at = |value: &Spanned<DeValue<'_>>| Place { file, offset: value.span().start };
+    let inner = match value.get_ref() {
+        DeValue::Table(inner) => tree(inner, file, depth + 1),
+        DeValue::String(text) => Value::Text(Zeroizing::new(text.as_ref().to_owned())),
+        DeValue::Boolean(flag) => Value::Flag(*flag),
+        DeValue::Integer(digits) => integer(digits.as_str(), digits.radix()),
+        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Datetime(_) => Value::Other("a date or time"),
+        DeValue::Array(_) if depth >= DEEPEST => Value::Other("an array nested too deep"),
+        DeValue::Array(entries) => {
+            Value::List(entries.iter().map(|entry| node(at(entry), entry, file, depth + 1)).collect())
+        }
+    };
+    Node { key, at: at(value), value: inner }
 }
 
 fn integer(digits: &str, radix: u32) -> Value {

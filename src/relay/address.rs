@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::config::{Endpoint, Host};
 use crate::transport::tcp;
 
-/// How long a new flow may use an address that was looked up.
+/// How long an address that was looked up is not doubted.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// How long after a failure nothing is looked up.
@@ -38,9 +38,9 @@ type Running = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>
 pub(super) struct Lookup {
     endpoint: Endpoint,
     prefer_ipv6: bool,
-    /// The last one that was found.
-    known: Option<SocketAddr>,
-    /// Until then `known` is not doubted, even if it is None.
+    /// What was found last.
+    known: Vec<SocketAddr>,
+    /// Until then `known` is not doubted, even if it is empty.
     settled_until: Option<Instant>,
     running: Option<Running>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Lookup {
 impl Lookup {
     pub(super) fn new(endpoint: &Endpoint, prefer_ipv6: bool) -> Self {
         let endpoint = endpoint.clone();
-        Lookup { endpoint, prefer_ipv6, known: None, settled_until: None, running: None }
+        Lookup { endpoint, prefer_ipv6, known: Vec::new(), settled_until: None, running: None }
     }
 
     /// The address for a new flow. On `Wait`, poll.
@@ -57,7 +57,7 @@ impl Lookup {
             return Address::Known(SocketAddr::new(ip, self.endpoint.port));
         }
         if self.settled_until.is_some_and(|until| now < until) {
-            return self.known.map_or(Address::Unknown, Address::Known);
+            return pick(&self.known, self.prefer_ipv6).map_or(Address::Unknown, Address::Known);
         }
         if self.running.is_none() {
             let endpoint = self.endpoint.clone();
@@ -66,23 +66,31 @@ impl Lookup {
         Address::Wait
     }
 
+    /// Where a flow to `address` must go on, if the service is not there any more. Never waits: until it is known
+    /// better, the service has not moved.
+    pub(super) fn moved(&mut self, now: Instant, address: SocketAddr) -> Option<SocketAddr> {
+        if matches!(self.endpoint.host, Host::Ip(_)) {
+            return None;
+        }
+        // Begins a lookup, if it is time for one.
+        self.get(now);
+        if self.known.contains(&address) { None } else { pick(&self.known, self.prefer_ipv6) }
+    }
+
     /// Ready when a lookup has just ended: for a while, [`Lookup::get`] is not `Wait`.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let Some(running) = &mut self.running else { return Poll::Pending };
         let found = ready!(running.as_mut().poll(cx));
         self.running = None;
-        match found.and_then(|found| {
-            pick(&found, self.prefer_ipv6)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no address"))
-        }) {
-            Ok(address) => {
-                self.known = Some(address);
+        match found {
+            Ok(found) => {
+                self.known = found;
                 self.settled_until = Some(now + FRESH);
             }
             // What was known may still be right.
             Err(error) => {
                 tracing::warn!(local_addr = %self.endpoint, %error, "cannot find the local service");
-                self.settled_until = Some(now + PAUSE);
+                self.settled_until = Some(now + if self.known.is_empty() { PAUSE } else { FRESH });
             }
         }
         Poll::Ready(())
@@ -119,5 +127,28 @@ mod tests {
         poll_fn(|cx| lookup.poll(cx, now)).await;
         assert_eq!(lookup.get(now), Address::Unknown);
         assert_eq!(lookup.get(now + PAUSE), Address::Wait);
+    }
+
+    #[tokio::test]
+    async fn a_service_has_moved_when_its_name_has_other_addresses() {
+        let endpoint = Endpoint { host: Host::Name("localhost".to_owned()), port: 7 };
+        let mut lookup = Lookup::new(&endpoint, false);
+        let (elsewhere, here) = ("192.0.2.1:7".parse().unwrap(), "127.0.0.1:7".parse().unwrap());
+        let now = Instant::now();
+        // Not before that is known.
+        assert_eq!(lookup.moved(now, elsewhere), None);
+        poll_fn(|cx| lookup.poll(cx, now)).await;
+        assert_eq!(lookup.moved(now, elsewhere), Some(here));
+        assert_eq!(lookup.moved(now, here), None);
+        // Any of the name's addresses is as good as the first: flows do not wander between them.
+        lookup.known.insert(0, "127.0.0.2:7".parse().unwrap());
+        assert_eq!(lookup.moved(now, here), None);
+        assert!(lookup.running.is_none());
+        assert_eq!(lookup.moved(now + FRESH, here), None);
+        assert!(lookup.running.is_some());
+        // An address needs no looking up.
+        let mut literal = Lookup::new(&Endpoint { host: Host::Ip(here.ip()), port: 7 }, false);
+        assert_eq!(literal.moved(now, elsewhere), None);
+        assert!(literal.running.is_none());
     }
 }

@@ -46,6 +46,11 @@ impl<V> Flows<V> {
         }
     }
 
+    /// Takes so many flows from now on, at least one. Those that are too many are still there: see [`Flows::evict`].
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity.max(1);
+    }
+
     /// Flows in the table, idle ones that were not expired included.
     pub fn len(&self) -> usize {
         self.nodes.len()
@@ -59,16 +64,17 @@ impl<V> Flows<V> {
     /// The flow's value, if it is not idle; it counts as used now.
     pub fn touch(&mut self, address: SocketAddr, now: Instant) -> Option<&mut V> {
         let place = *self.places.get(&key(address))?;
-        if now.saturating_duration_since(self.nodes[place].used) >= self.idle {
+        if now.saturating_duration_since(self.nodes.get(place)?.used) >= self.idle {
             return None;
         }
         self.use_now(place, now);
-        Some(&mut self.nodes[place].value)
+        Some(&mut self.nodes.get_mut(place)?.value)
     }
 
     /// The flow's value, idle or not; that does not count as use.
     pub fn get_mut(&mut self, address: SocketAddr) -> Option<&mut V> {
-        Some(&mut self.nodes[*self.places.get(&key(address))?].value)
+        let place = *self.places.get(&key(address))?;
+        Some(&mut self.nodes.get_mut(place)?.value)
     }
 
     /// The value of the flow that was used last.
@@ -82,7 +88,7 @@ impl<V> Flows<V> {
         let key = key(address);
         if let Some(&place) = self.places.get(&key) {
             self.use_now(place, now);
-            return Some(std::mem::replace(&mut self.nodes[place].value, value));
+            return self.nodes.get_mut(place).map(|node| std::mem::replace(&mut node.value, value));
         }
         let evicted = if self.nodes.len() >= self.capacity { self.evict() } else { None };
         let place = self.nodes.len();
@@ -97,7 +103,7 @@ impl<V> Flows<V> {
         match self.places.entry(key(address)) {
             Entry::Occupied(entry) => {
                 let place = entry.remove();
-                Some(self.take(place))
+                self.take(place)
             }
             Entry::Vacant(_) => None,
         }
@@ -126,7 +132,9 @@ impl<V> Flows<V> {
     }
 
     fn use_now(&mut self, place: usize, now: Instant) {
-        self.nodes[place].used = now;
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.used = now;
+        }
         if self.newest != place {
             self.unlink(place);
             self.link(place);
@@ -135,8 +143,8 @@ impl<V> Flows<V> {
 
     /// Makes an unlinked node the newest.
     fn link(&mut self, place: usize) {
-        self.nodes[place].older = self.newest;
-        self.nodes[place].newer = NONE;
+        let Some(node) = self.nodes.get_mut(place) else { return };
+        (node.older, node.newer) = (self.newest, NONE);
         match self.nodes.get_mut(self.newest) {
             Some(newest) => newest.newer = place,
             None => self.oldest = place,
@@ -145,7 +153,8 @@ impl<V> Flows<V> {
     }
 
     fn unlink(&mut self, place: usize) {
-        let (newer, older) = (self.nodes[place].newer, self.nodes[place].older);
+        let Some(node) = self.nodes.get(place) else { return };
+        let (newer, older) = (node.newer, node.older);
         self.point_at(newer, older, older, newer);
     }
 
@@ -162,7 +171,8 @@ impl<V> Flows<V> {
     }
 
     /// Removes a node that no key leads to; the last node moves to its place.
-    fn take(&mut self, place: usize) -> V {
+    fn take(&mut self, place: usize) -> Option<V> {
+        self.nodes.get(place)?;
         self.unlink(place);
         let node = self.nodes.swap_remove(place);
         if let Some(moved) = self.nodes.get(place) {
@@ -170,7 +180,7 @@ impl<V> Flows<V> {
             self.places.insert(key, place);
             self.point_at(newer, place, older, place);
         }
-        node.value
+        Some(node.value)
     }
 }
 
@@ -228,7 +238,7 @@ mod tests {
     fn behaves_like_the_simple_model() {
         for seed in 0..200 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let capacity = random.usize(1..12);
+            let mut capacity = random.usize(1..12);
             let mut flows = Flows::new(capacity, IDLE);
             let mut model = Model { capacity, flows: Vec::new() };
             let mut now = Instant::now();
@@ -242,7 +252,15 @@ mod tests {
                         assert_eq!(flows.insert(address, step, now), model.insert(address, step, now));
                         assert_eq!(flows.newest_mut(), Some(&mut { step }));
                     }
-                    75..85 => assert_eq!(flows.remove(address), model.remove(address)),
+                    75..77 => {
+                        capacity = random.usize(1..12);
+                        flows.set_capacity(capacity);
+                        model.capacity = capacity;
+                        while model.flows.len() > capacity {
+                            assert_eq!(flows.evict(), Some(model.flows.remove(0).1));
+                        }
+                    }
+                    77..85 => assert_eq!(flows.remove(address), model.remove(address)),
                     85..90 => {
                         let (mut gone, before) = (Vec::new(), model.flows.clone());
                         flows.expire(now, &mut |value| gone.push(value));

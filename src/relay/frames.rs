@@ -15,6 +15,15 @@ use crate::wire::datagram::{Header, MAX_PAYLOAD};
 /// Bytes in an [`Outbox`].
 const QUEUE: usize = 1 << 20;
 
+/// Of these, bytes whose order is settled: what one write may take.
+const NEXT: usize = 32 * 1024;
+
+/// What a frame that waits for its turn costs beside its bytes.
+const OVERHEAD: usize = 64;
+
+/// Bytes that each visitor may have written before the next visitor's turn.
+const QUANTUM: usize = 2048;
+
 /// Bytes read at once: small frames each cost a system call afterwards.
 const READ: usize = 32 * 1024;
 
@@ -50,7 +59,7 @@ impl Inbox {
         let mut buffer = Buffer::borrow();
         let mut turn = 0;
         while turn < TURN {
-            let mut read = ReadBuf::new(&mut buffer[..READ]);
+            let mut read = ReadBuf::new(buffer.get_mut(..READ).unwrap_or_default());
             match ready!(Pin::new(&mut *stream).poll_read(cx, &mut read)) {
                 Ok(()) if read.filled().is_empty() && self.begun.is_empty() => {
                     return Poll::Ready(Broken::Ended);
@@ -82,13 +91,13 @@ impl Inbox {
                 Some((header, start)) => {
                     let whole = start + usize::from(header.len);
                     if self.begun.len() == whole {
-                        on_frame(header.visitor, &self.begun[start..]);
+                        on_frame(header.visitor, self.begun.get(start..).unwrap_or_default());
                         self.begun = Vec::new();
                         break;
                     }
                     whole
                 }
-                None => 1 + usize::from(self.begun[0]),
+                None => 1 + usize::from(self.begun.first().copied().unwrap_or_default()),
             };
             if new.is_empty() {
                 return Ok(());
@@ -100,9 +109,9 @@ impl Inbox {
         }
         while let Some((header, start)) = Header::decode(new)? {
             let end = start + usize::from(header.len);
-            let Some(payload) = new.get(start..end) else { break };
-            on_frame(header.visitor, payload);
-            new = &new[end..];
+            let Some((frame, rest)) = new.split_at_checked(end) else { break };
+            on_frame(header.visitor, frame.get(start..).unwrap_or_default());
+            new = rest;
         }
         self.begun = new.to_vec();
         Ok(())
@@ -111,18 +120,30 @@ impl Inbox {
 
 /// Frames that wait for the data channel: bounded in bytes, and never blocking who has one to send.
 ///
-/// No visitor can take all of it: each may only have as much in it as is still free. So a flood takes half, two
-/// floods a third each, and there is always room for a visitor that has nothing in it.
+/// No visitor can take all of it: each may only have as much waiting as is still free. So a flood takes half, two
+/// floods a third each, and there is always room for a visitor that has nothing in it. Nor can one delay the others by
+/// much: visitors take turns, byte for byte. One visitor's frames stay in their order.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    bytes: VecDeque<u8>,
-    /// Whose frames they are, and how long; the first may be partly written.
-    frames: VecDeque<(SocketAddr, usize)>,
-    /// Bytes of each visitor that has some.
-    shares: HashMap<SocketAddr, usize>,
-    /// Written bytes of the first frame.
-    written: usize,
+    /// What is written next.
+    next: VecDeque<u8>,
+    /// Frames that wait until there is room in `next`.
+    queues: HashMap<SocketAddr, Queue>,
+    /// The visitors that have some, in the order of their turns.
+    turns: VecDeque<SocketAddr>,
+    /// The cost of all of them.
+    waiting: usize,
     unflushed: bool,
+}
+
+/// One visitor's frames.
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Box<[u8]>>,
+    /// What they cost.
+    waiting: usize,
+    /// Bytes it may have written in this turn.
+    credit: usize,
 }
 
 impl Outbox {
@@ -134,18 +155,24 @@ impl Outbox {
             return false;
         };
         let (header, used) = Header { visitor, len }.encode();
-        let whole = used + payload.len();
-        let share = self.shares.entry(visitor).or_default();
-        if *share + whole > QUEUE.saturating_sub(self.bytes.len()) {
-            if *share == 0 {
-                self.shares.remove(&visitor);
-            }
+        let header = header.get(..used).unwrap_or_default();
+        if self.turns.is_empty() && self.next.len() < NEXT {
+            self.next.extend(header);
+            self.next.extend(payload);
+            return true;
+        }
+        let cost = used + payload.len() + OVERHEAD;
+        let share = self.queues.get(&visitor).map_or(0, |queue| queue.waiting);
+        if share + cost > QUEUE.saturating_sub(self.next.len() + self.waiting) {
             return false;
         }
-        *share += whole;
-        self.bytes.extend(&header[..used]);
-        self.bytes.extend(payload);
-        self.frames.push_back((visitor, whole));
+        let queue = self.queues.entry(visitor).or_default();
+        if queue.frames.is_empty() {
+            self.turns.push_back(visitor);
+        }
+        queue.frames.push_back([header, payload].concat().into());
+        queue.waiting += cost;
+        self.waiting += cost;
         true
     }
 
@@ -155,10 +182,14 @@ impl Outbox {
         cx: &mut Context<'_>,
         stream: &mut K,
     ) -> Poll<io::Result<()>> {
-        while !self.bytes.is_empty() {
-            match ready!(Pin::new(&mut *stream).poll_write(cx, self.bytes.as_slices().0))? {
+        loop {
+            self.fill();
+            if self.next.is_empty() {
+                break;
+            }
+            match ready!(Pin::new(&mut *stream).poll_write(cx, self.next.as_slices().0))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.advance(n),
+                n => drop(self.next.drain(..n.min(self.next.len()))),
             }
             self.unflushed = true;
         }
@@ -170,25 +201,35 @@ impl Outbox {
         Poll::Ready(Ok(()))
     }
 
-    fn advance(&mut self, n: usize) {
-        self.bytes.drain(..n);
-        self.written += n;
-        while let Some(&(visitor, whole)) = self.frames.front().filter(|(_, whole)| *whole <= self.written) {
-            self.written -= whole;
-            self.frames.pop_front();
-            if let Some(share) = self.shares.get_mut(&visitor) {
-                *share -= whole;
-                if *share == 0 {
-                    self.shares.remove(&visitor);
+    /// Settles what is written next: visitors take turns, and who has large frames must save for them.
+    fn fill(&mut self) {
+        while self.next.len() < NEXT {
+            let Some(visitor) = self.turns.pop_front() else { return };
+            let Some(queue) = self.queues.get_mut(&visitor) else { continue };
+            queue.credit += QUANTUM;
+            while let Some(frame) = queue.frames.pop_front() {
+                if frame.len() > queue.credit {
+                    queue.frames.push_front(frame);
+                    break;
                 }
+                let cost = frame.len() + OVERHEAD;
+                queue.credit -= frame.len();
+                queue.waiting = queue.waiting.saturating_sub(cost);
+                self.waiting = self.waiting.saturating_sub(cost);
+                self.next.extend(&*frame);
+            }
+            if queue.frames.is_empty() {
+                self.queues.remove(&visitor);
+            } else {
+                self.turns.push_back(visitor);
             }
         }
     }
 
     fn shrink(&mut self) {
-        self.bytes.shrink_to(SPARE);
-        self.frames.shrink_to(SPARE / 8);
-        self.shares.shrink_to(SPARE / 8);
+        self.next.shrink_to(SPARE);
+        self.queues.shrink_to(SPARE / 8);
+        self.turns.shrink_to(SPARE / 8);
     }
 }
 
@@ -233,6 +274,9 @@ mod tests {
                 inbox.take(now, &mut |from, payload| got.push((from, payload.to_vec()))).unwrap();
                 rest = later;
             }
+            // Visitors take turns; each one's frames are in order.
+            sent.sort_by_key(|(visitor, _)| *visitor);
+            got.sort_by_key(|(visitor, _)| *visitor);
             assert!(!sent.is_empty() && got == sent, "seed {seed}");
             assert_eq!(inbox.begun.capacity(), 0, "idle, it holds nothing");
         }
@@ -266,20 +310,102 @@ mod tests {
         while outbox.push(visitor(2), &payload) {
             flood += 1;
         }
-        assert!(
-            (QUEUE / 2 - 2000..=QUEUE / 2 + 2000).contains(&outbox.bytes.len()),
-            "{}",
-            outbox.bytes.len()
-        );
+        let half = (QUEUE - NEXT) / 2 - 2000..=(QUEUE - NEXT) / 2 + 2000;
+        assert!(half.contains(&outbox.waiting), "{}", outbox.waiting);
         assert!(outbox.push(visitor(4), &[0; MAX_PAYLOAD]));
         for _ in 0..100 {
             assert!(outbox.push(visitor(6), &payload));
         }
         assert!(!outbox.push(visitor(2), &payload));
         assert_eq!(drain(&mut outbox).len(), flood * 1013 + 13 + MAX_PAYLOAD + 100 * 1013);
-        assert!(outbox.shares.is_empty() && outbox.frames.is_empty());
-        assert!(outbox.bytes.capacity() <= SPARE, "idle, it holds next to nothing");
+        assert!(outbox.queues.is_empty() && outbox.turns.is_empty() && outbox.waiting == 0);
+        assert!(outbox.next.capacity() <= SPARE, "idle, it holds next to nothing");
         assert!(outbox.push(visitor(2), &payload));
+    }
+
+    /// The frames that are in these bytes.
+    fn frames(bytes: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut frames = Vec::new();
+        Inbox::default().take(bytes, &mut |from, payload| frames.push((from, payload.to_vec()))).unwrap();
+        frames
+    }
+
+    #[test]
+    fn a_flood_does_not_delay_others() {
+        for size in [10, 1000, MAX_PAYLOAD] {
+            let mut outbox = Outbox::default();
+            while outbox.push(visitor(2), &vec![0; size]) {}
+            while outbox.push(visitor(3), &vec![0; size]) {}
+            assert!(outbox.push(visitor(4), b"now"));
+            let all = drain(&mut outbox);
+            let mut before = 0;
+            for (from, payload) in frames(&all) {
+                if from == visitor(4) {
+                    break;
+                }
+                before += payload.len();
+            }
+            // What was settled when it came, and a turn of each other visitor.
+            let most = NEXT + size + 2 * QUANTUM;
+            assert!(before <= most, "{before} of {} bytes went before it, {size} bytes each", all.len());
+        }
+    }
+
+    /// Two visitors that always have something to say get the same share, whatever the size of their datagrams.
+    #[test]
+    fn visitors_share_byte_for_byte() {
+        let mut outbox = Outbox::default();
+        let (large, small) = (vec![2; 60_000], [4; 100]);
+        let mut sent = [0; 2];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut bytes = Vec::new();
+        for _ in 0..2000 {
+            while outbox.push(visitor(2), &large) {}
+            while outbox.push(visitor(4), &small) {}
+            // The stream takes a little at a time.
+            let mut some = [0; 5000];
+            let taken = outbox.poll_write(&mut cx, &mut io::Cursor::new(&mut some[..]));
+            assert!(matches!(taken, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WriteZero));
+            bytes.extend(some);
+        }
+        let mut inbox = Inbox::default();
+        inbox
+            .take(&bytes, &mut |from, payload| sent[usize::from(from == visitor(4))] += payload.len())
+            .unwrap();
+        let (more, less) = (sent[0].max(sent[1]), sent[0].min(sent[1]));
+        assert!(less > 1 << 20 && more < less * 5 / 4, "{sent:?}");
+    }
+
+    #[test]
+    fn one_visitor_s_frames_stay_in_order() {
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut outbox = Outbox::default();
+            let mut sent: HashMap<SocketAddr, Vec<Vec<u8>>> = HashMap::new();
+            let mut got = sent.clone();
+            let mut bytes = Vec::new();
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            for _ in 0..random.usize(1..600) {
+                let visitor = visitor(random.u16(..4));
+                let size = [1, 300, 5000, MAX_PAYLOAD + 1][random.usize(..4)];
+                let payload: Vec<u8> = (0..random.usize(..size)).map(|_| random.u8(..)).collect();
+                if outbox.push(visitor, &payload) {
+                    sent.entry(visitor).or_default().push(payload);
+                }
+                if random.u8(..10) == 0 {
+                    let mut some = vec![0; random.usize(1..50_000)];
+                    let mut cursor = io::Cursor::new(&mut some[..]);
+                    let _ = outbox.poll_write(&mut cx, &mut cursor);
+                    let taken = cursor.position() as usize;
+                    bytes.extend_from_slice(&some[..taken]);
+                }
+            }
+            bytes.extend(drain(&mut outbox));
+            for (from, payload) in frames(&bytes) {
+                got.entry(from).or_default().push(payload);
+            }
+            assert!(!sent.is_empty() && got == sent, "seed {seed}");
+        }
     }
 
     #[test]
@@ -288,7 +414,7 @@ mod tests {
         for n in 0..u16::MAX {
             let _ = outbox.push(visitor(n), &[0; 1400]);
         }
-        assert!(outbox.bytes.len() <= QUEUE);
+        assert!(outbox.next.len() + outbox.waiting <= QUEUE);
         assert!(!outbox.push(visitor(2), &[0; MAX_PAYLOAD + 1]), "no UDP datagram is that long");
     }
 }

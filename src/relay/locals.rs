@@ -61,7 +61,7 @@ pub async fn serve_local(channel: Stream, locals: &mut Locals<'_>) -> ChannelEnd
 pub struct Locals<'a> {
     lookup: Lookup,
     flows: Table<Flow>,
-    ready: Arc<Ready>,
+    ready: Arc<Ready<SocketAddr>>,
     /// Datagrams whose flow cannot be opened yet.
     waiting: Vec<(SocketAddr, Box<[u8]>)>,
     waiting_bytes: usize,
@@ -72,6 +72,8 @@ pub struct Locals<'a> {
 /// One visitor's socket. Whoever removes it from the table closes it: nothing else holds it.
 struct Flow {
     socket: UdpSocket,
+    /// Where it is connected.
+    local: SocketAddr,
     waker: Waker,
 }
 
@@ -124,13 +126,20 @@ impl<'a> Locals<'a> {
         self.flows.poll_expiry(cx, self.on_end);
     }
 
-    /// None: the flow is there, and used now.
+    /// None: the flow is there, used now, and leads to where the service is.
     fn lookup_if_new(&mut self, visitor: SocketAddr) -> Option<Address> {
         let now = Instant::now();
-        match self.flows.touch(visitor, now.into_std()) {
-            Some(_) => None,
-            None => Some(self.lookup.get(now)),
+        let Some(Entry { value: flow, .. }) = self.flows.touch(visitor, now.into_std()) else {
+            return Some(self.lookup.get(now));
+        };
+        if let Some(local) = self.lookup.moved(now, flow.local) {
+            // Without a descriptor the old socket has to do, and the next datagram tries again.
+            if let Ok(socket) = connect(local) {
+                (flow.socket, flow.local) = (socket, local);
+                flow.waker.wake_by_ref();
+            }
         }
+        None
     }
 
     fn open(&mut self, visitor: SocketAddr, local: SocketAddr) -> io::Result<()> {
@@ -141,7 +150,7 @@ impl<'a> Locals<'a> {
         };
         let waker = self.ready.waker(visitor);
         waker.wake_by_ref();
-        self.flows.insert(visitor, Flow { socket, waker }, Instant::now().into_std(), self.on_end);
+        self.flows.insert(visitor, Flow { socket, local, waker }, Instant::now().into_std(), self.on_end);
         Ok(())
     }
 

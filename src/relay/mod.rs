@@ -6,13 +6,14 @@
 //!
 //! Reading order: [`Relay`], `direction`, then its two ways `copy` (with `buffer`) and `splice` (with `pipe`);
 //! `watch` sees resets of half-closed peers, `hold` is for tunnels that cannot end one direction only. UDP: [`flows`],
-//! `table` (with [`tally`]), `frames`, `channel`, [`visitors`] (server), [`locals`] (client, with `address` and `ready`).
+//! `table` (with [`tally`]), [`door`], `frames`, `channel`, [`visitors`] (server), [`locals`] (client, with `address` and `ready`).
 
 mod address;
 mod buffer;
 mod channel;
 mod copy;
 mod direction;
+pub mod door;
 pub mod flows;
 mod frames;
 mod hold;
@@ -44,9 +45,11 @@ use crate::counters::Counters;
 use crate::transport::{Stream, tcp};
 pub use channel::ChannelEnd;
 use direction::{Direction, Fault};
+pub use door::{Door, Terms, Turned};
 use hold::Hold;
 pub use locals::{Locals, serve_local};
 use pipe::Pool;
+pub use ready::Ready;
 pub use tally::{FlowEnd, OnEnd, Tally};
 pub use visitors::{Visitors, drop_datagrams, serve_visitors};
 use watch::Watch;

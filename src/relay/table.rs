@@ -70,6 +70,14 @@ impl<V> Table<V> {
         }
     }
 
+    /// Takes so many visitors from now on; the ones unused for the longest time make room.
+    pub(super) fn set_most(&mut self, most: usize, on_end: OnEnd<'_>) {
+        self.flows.set_capacity(most);
+        while self.flows.len() > most.max(1) {
+            self.evict(on_end);
+        }
+    }
+
     /// Removes the visitor unused for the longest time; false: there is none.
     pub(super) fn evict(&mut self, on_end: OnEnd<'_>) -> bool {
         let evicted = self.flows.evict();

@@ -51,13 +51,23 @@ fn echo(socket: UdpSocket) -> JoinHandle<()> {
 fn serve(
     sockets: &[Arc<UdpSocket>],
     channel: TcpStream,
+    visitors: Visitors,
+) -> (JoinHandle<(ChannelEnd, Visitors)>, Arc<Counters>) {
+    serve_at(sockets, channel, visitors, Arc::default())
+}
+
+fn serve_at(
+    sockets: &[Arc<UdpSocket>],
+    channel: TcpStream,
     mut visitors: Visitors,
+    door: Arc<Door>,
 ) -> (JoinHandle<(ChannelEnd, Visitors)>, Arc<Counters>) {
     let (sockets, counters) = (sockets.to_vec(), Arc::<Counters>::default());
     let shared = counters.clone();
     let task = tokio::spawn(async move {
         let end =
-            serve_visitors(Stream::Tcp(channel), &sockets, &mut visitors, &shared, &mut |_, _| {}).await;
+            serve_visitors(Stream::Tcp(channel), &sockets, &mut visitors, &door, &shared, &mut |_, _| {})
+                .await;
         (end, visitors)
     });
     (task, counters)
@@ -366,10 +376,9 @@ async fn what_comes_without_a_client_is_dropped_and_counted() {
     let visitor = connected(socket.local_addr().unwrap()).await;
     let (sockets, counters) = ([socket], Arc::<Counters>::default());
     let (shared, readers) = (counters.clone(), sockets.clone());
-    let dropper =
-        tokio::spawn(
-            async move { drop_datagrams(&readers, &mut Visitors::new(), &shared, &mut |_, _| {}).await },
-        );
+    let dropper = tokio::spawn(async move {
+        drop_datagrams(&readers, &mut Visitors::new(), &Door::default(), &shared, &mut |_, _| {}).await
+    });
     for _ in 0..10 {
         visitor.send(b"stale").await.unwrap();
     }
@@ -382,4 +391,66 @@ async fn what_comes_without_a_client_is_dropped_and_counted() {
     far.write_all(&frame(visitor.local_addr().unwrap(), b"uninvited")).await.unwrap();
     until(|| counters.dropped_datagrams.load(Relaxed) == 1).await;
     exchange_with(&visitor, &mut far).await;
+}
+
+/// `allow` and `deny`, for datagrams and for replies, also when they change while the channel is in use.
+#[tokio::test]
+async fn who_may_not_come_is_dropped_and_counted() {
+    let access = |deny: &[&str]| {
+        let deny: Vec<_> = deny.iter().map(|text| crate::config::Prefix::parse(text).unwrap().0).collect();
+        crate::config::Access::new(None, &deny)
+    };
+    let terms = |deny: &[&str]| Terms { access: access(deny), most: 10 };
+    let door = Arc::new(Door::new(terms(&["127.0.0.2"])));
+    let socket = bind("[::]:0");
+    let port = socket.local_addr().unwrap().port();
+    let (near, mut far) = pair().await;
+    let (_server, counters) = serve_at(&[socket], near, Visitors::new(), door.clone());
+    let visitor = async |from: &str| {
+        let visitor = UdpSocket::bind(from).await.unwrap();
+        visitor.connect(("127.0.0.1", port)).await.unwrap();
+        visitor
+    };
+    let (good, bad) = (visitor("127.0.0.1:0").await, visitor("127.0.0.2:0").await);
+    bad.send(b"no").await.unwrap();
+    good.send(b"yes").await.unwrap();
+    let (from, payload) = timeout(PATIENCE, read_frame(&mut far)).await.unwrap();
+    assert_eq!((from.port(), &payload[..]), (good.local_addr().unwrap().port(), &b"yes"[..]));
+    assert_eq!(timeout(PATIENCE, door.turned()).await.unwrap(), Turned { away: 1, out: 0 });
+    assert_eq!((counters.denied.load(Relaxed), counters.dropped_datagrams.load(Relaxed)), (1, 1));
+    // The other way round, and not even a reply goes to who may not come any more.
+    door.set(terms(&["::ffff:127.0.0.1"]));
+    far.write_all(&frame(from, b"reply")).await.unwrap();
+    good.send(b"no").await.unwrap();
+    bad.send(b"yes").await.unwrap();
+    let (now, payload) = timeout(PATIENCE, read_frame(&mut far)).await.unwrap();
+    assert_eq!((now.port(), &payload[..]), (bad.local_addr().unwrap().port(), &b"yes"[..]));
+    assert_eq!(counters.down.load(Relaxed), 0);
+    far.write_all(&frame(now, b"reply")).await.unwrap();
+    let mut got = [0; 9];
+    assert_eq!(timeout(PATIENCE, bad.recv(&mut got)).await.unwrap().unwrap(), 5);
+}
+
+/// A lower limit makes the quietest visitors leave.
+#[tokio::test]
+async fn fewer_visitors_than_are_there() {
+    let door = Arc::new(Door::new(Terms { most: 3, ..Terms::default() }));
+    let socket = bind("127.0.0.1:0");
+    let to = socket.local_addr().unwrap();
+    let (near, mut far) = pair().await;
+    let (server, _) = serve_at(&[socket], near, Visitors::new(), door.clone());
+    let mut visitors = Vec::new();
+    for n in 0..5u8 {
+        let visitor = connected(to).await;
+        visitor.send(&[n]).await.unwrap();
+        assert_eq!(read_frame(&mut far).await.1, [n]);
+        visitors.push(visitor);
+    }
+    door.set(Terms { most: 1, ..Terms::default() });
+    visitors[3].send(b"still here").await.unwrap();
+    read_frame(&mut far).await;
+    drop(far);
+    let (_, left) = timeout(PATIENCE, server).await.unwrap().unwrap();
+    let left: Vec<_> = left.into_tallies().map(|tally| tally.visitor).collect();
+    assert_eq!(left, [visitors[3].local_addr().unwrap()]);
 }

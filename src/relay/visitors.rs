@@ -1,6 +1,6 @@
 //! The server's side of UDP: datagrams of visitors to frames, frames to datagrams.
 //!
-//! What it keeps: a reply only goes to an address that wrote recently, through the socket it wrote to; a datagram that
+//! What it keeps: who may not come gets nothing done, neither way; a reply only goes to an address that wrote recently, through the socket it wrote to; a datagram that
 //! cannot be sent is counted and never ends anything.
 
 use std::convert::Infallible;
@@ -17,14 +17,12 @@ use tokio::time::Instant;
 
 use super::buffer::Buffer;
 use super::channel::{Channel, ChannelEnd};
+use super::door::{Door, Terms};
 use super::table::{Entry, Table};
 use super::tally::{OnEnd, Tally};
 use crate::counters::Counters;
 use crate::transport::Stream;
 use crate::wire::datagram::MAX_PAYLOAD;
-
-/// Visitors of one service at a time.
-const MOST: usize = 4096;
 
 /// Datagrams read from one socket before others get their turn.
 const TURN: usize = 64;
@@ -47,7 +45,7 @@ struct Seen {
 
 impl Default for Visitors {
     fn default() -> Self {
-        Visitors { table: Table::new(MOST) }
+        Visitors { table: Table::new(Terms::default().most()) }
     }
 }
 
@@ -94,13 +92,16 @@ pub async fn serve_visitors(
     channel: Stream,
     sockets: &[Arc<UdpSocket>],
     visitors: &mut Visitors,
+    door: &Door,
     counters: &Counters,
     on_end: OnEnd<'_>,
 ) -> ChannelEnd {
     let mut channel = Channel::new(channel);
     poll_fn(|cx| {
         let now = Instant::now().into_std();
-        poll_datagrams(cx, sockets, counters, |socket, from, payload| {
+        let terms = door.terms();
+        visitors.table.set_most(terms.most(), on_end);
+        poll_datagrams(cx, sockets, door, &terms, counters, |socket, from, payload| {
             let Some(tally) = visitors.wrote(from, socket, now, on_end) else { return false };
             let kept = channel.outbox.push(from, payload);
             if kept {
@@ -115,7 +116,7 @@ pub async fn serve_visitors(
         }
         // Last: what it sends needs no further poll.
         channel.poll_frames(cx, |visitor, payload| {
-            let seen = visitors.find(visitor, now);
+            let seen = visitors.find(visitor, now).filter(|_| terms.access.admits(visitor.ip()));
             match seen.filter(|seen| reply(sockets, seen.value, payload).is_ok()) {
                 Some(seen) => {
                     seen.tally.down += payload.len() as u64;
@@ -133,22 +134,25 @@ pub async fn serve_visitors(
 pub async fn drop_datagrams(
     sockets: &[Arc<UdpSocket>],
     visitors: &mut Visitors,
+    door: &Door,
     counters: &Counters,
     on_end: OnEnd<'_>,
 ) -> Infallible {
     poll_fn(|cx| {
-        poll_datagrams(cx, sockets, counters, |_, _, _| false);
+        poll_datagrams(cx, sockets, door, &door.terms(), counters, |_, _, _| false);
         visitors.table.poll_expiry(cx, on_end);
         Poll::Pending
     })
     .await
 }
 
-/// Hands over what has come, within one turn for each socket; counts what is not kept. An error of a socket is one
-/// lost datagram.
+/// Hands over what has come from those who may come, within one turn for each socket; counts what is not kept. An error
+/// of a socket is one lost datagram.
 fn poll_datagrams(
     cx: &mut Context<'_>,
     sockets: &[Arc<UdpSocket>],
+    door: &Door,
+    terms: &Terms,
     counters: &Counters,
     mut keep: impl FnMut(usize, SocketAddr, &[u8]) -> bool,
 ) {
@@ -159,6 +163,10 @@ fn poll_datagrams(
             let mut datagram = ReadBuf::new(&mut buffer);
             let Poll::Ready(result) = socket.poll_recv_from(cx, &mut datagram) else { break };
             let kept = match result {
+                Ok(from) if !door.admits(terms, from.ip()) => {
+                    Counters::add(&counters.denied, 1);
+                    false
+                }
                 Ok(from) => keep(index, from, datagram.filled()),
                 Err(_) => false,
             };
@@ -227,7 +235,7 @@ mod tests {
             let tally = visitors.wrote(address(port), 0, now, &mut |tally, end| ended.push((tally, end)));
             tally.unwrap().up += u64::from(port);
         }
-        assert_eq!(visitors.table.len(), MOST);
+        assert_eq!(visitors.table.len(), Terms::default().most());
         assert!(ended.iter().all(|(_, end)| *end == FlowEnd::PushedOut));
         // Each is told of once, with its own numbers.
         let all = ended.into_iter().map(|(tally, _)| tally).chain(visitors.into_tallies());
@@ -275,14 +283,17 @@ mod tests {
         };
         let idle = FlowEnd::Idle(IDLE);
         begin(&mut visitors).await;
-        let without =
-            ends(async |on_end| match drop_datagrams(&[], &mut visitors, &counters, on_end).await {}, 2);
+        let without = ends(
+            async |on_end| match drop_datagrams(&[], &mut visitors, &Door::default(), &counters, on_end).await {},
+            2,
+        );
         assert_eq!(without.await, [(1, idle, 40), (2, idle, 50)]);
         assert!(visitors.table.is_at_rest());
         begin(&mut visitors).await;
         let with = ends(
             async |on_end| {
-                serve_visitors(Stream::Tcp(channel), &[], &mut visitors, &counters, on_end).await;
+                let (channel, door) = (Stream::Tcp(channel), Door::default());
+                serve_visitors(channel, &[], &mut visitors, &door, &counters, on_end).await;
             },
             2,
         );

@@ -11,11 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::pulse::{Beat, Pulse};
 use crate::transport::Stream;
 use crate::wire::ControlCommand;
 
 /// A command that is not taken within this time ends the channel.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Commands in one write.
 const BATCH: usize = 256;
@@ -25,6 +26,8 @@ const BATCH: usize = 256;
 pub struct Demand {
     wanted: AtomicUsize,
     changed: Notify,
+    /// By which others ask whether the client is alive.
+    pub pulse: Pulse,
 }
 
 impl Demand {
@@ -61,6 +64,12 @@ impl std::fmt::Display for End {
         match self {
             End::Closed => f.write_str("closed by the client"),
             End::Spoke => f.write_str("the client sent data on its control channel"),
+            // The kernel's own word.
+            End::Failed(error)
+                if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_some() =>
+            {
+                f.write_str("no answer from the client's machine, or the link to it is cut")
+            }
             End::Failed(error) => error.fmt(f),
         }
     }
@@ -69,6 +78,7 @@ impl std::fmt::Display for End {
 /// Serves the channel until it ends. Dropping the future closes it.
 pub async fn serve(mut channel: Stream, demand: &Demand, heartbeat: Option<Duration>) -> End {
     let mut unexpected = [0];
+    let mut beat = None;
     loop {
         let (command, mut count) = tokio::select! {
             read = channel.read(&mut unexpected) => return match read {
@@ -78,6 +88,14 @@ pub async fn serve(mut channel: Stream, demand: &Demand, heartbeat: Option<Durat
             },
             n = demand.take() => (ControlCommand::CreateDataChannel, n),
             () = silence(heartbeat) => (ControlCommand::HeartBeat, 1),
+            asked = demand.pulse.asked() => {
+                beat = Some(asked);
+                (ControlCommand::HeartBeat, 1)
+            }
+            () = Beat::look(beat) => {
+                demand.pulse.look(&mut beat, channel.tcp());
+                continue;
+            }
         };
         while count > 0 {
             let batch = count.min(BATCH);

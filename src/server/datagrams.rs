@@ -10,11 +10,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::control::Demand;
-use super::registry::{Event, SessionId};
+use super::refusals::{INTERVAL, Line, Refusal};
+use super::registry::{Event, SessionId, Sockets};
+use super::service::tell;
 use crate::backoff::Backoff;
 use crate::config::ServerService;
 use crate::counters::Counters;
-use crate::relay::{ChannelEnd, FlowEnd, OnEnd, Tally, Visitors, drop_datagrams, serve_visitors};
+use crate::relay::{
+    ChannelEnd, Door, FlowEnd, OnEnd, Tally, Terms, Turned, Visitors, drop_datagrams, serve_visitors,
+};
 use crate::tasks::Scope;
 use crate::transport::Stream;
 use crate::wire::DataCommand;
@@ -31,12 +35,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A UDP service.
 pub struct UdpService {
-    /// Its configuration.
-    pub config: Arc<ServerService>,
-    /// Its sockets, one for each address.
-    pub sockets: Vec<Arc<UdpSocket>>,
-    /// The server's counters.
-    pub counters: Arc<Counters>,
+    config: Arc<ServerService>,
+    /// Drains when the whole server stops.
+    server: Scope,
+    counters: Arc<Counters>,
+    door: Door,
 }
 
 /// The client that is there, and the channel it was asked for.
@@ -57,26 +60,62 @@ impl Client {
 }
 
 impl UdpService {
-    /// Serves until the scope drains.
-    pub async fn run(self, mut events: mpsc::Receiver<Event>, scope: Scope) {
+    /// Not yet served.
+    pub fn new(config: Arc<ServerService>, server: Scope, counters: Arc<Counters>) -> Self {
+        let door = Door::new(terms(&config));
+        UdpService { config, server, counters, door }
+    }
+
+    /// Who may come, and how many, is another matter from now on.
+    fn configure(&self, config: &ServerService) {
+        self.door.set(terms(config));
+    }
+
+    /// Serves on these sockets, one for each address, until the scope drains.
+    pub async fn run(
+        self,
+        mut sockets: Vec<Arc<UdpSocket>>,
+        mut events: mpsc::Receiver<Event>,
+        scope: Scope,
+    ) {
         let mut visitors = Visitors::new();
         let mut client: Option<Client> = None;
         let mut channel: Option<Stream> = None;
+        let mut tell_from = Instant::now();
         // The client that is there, or was the last one.
         let mut peer = None;
         'serving: loop {
             if let Some(channel) = &channel {
                 peer = channel.tcp().peer_addr().ok();
             }
-            let mut on_end = |tally: Tally, end: FlowEnd| self.visitor_ended(peer, &tally, &end.to_string());
-            let relay = self.relay(channel.take(), &mut visitors, &mut on_end);
-            tokio::pin!(relay);
+            let mut on_end = |tally: Tally, end: FlowEnd| {
+                if end == FlowEnd::PushedOut {
+                    Counters::add(&self.counters.over_limit, 1);
+                    self.door.turned_out();
+                }
+                self.visitor_ended(peer, &tally, &end.to_string());
+            };
+            let mut relay = Box::pin(self.relay(&sockets, channel.take(), &mut visitors, &mut on_end));
             channel = loop {
                 let ask_at = client.as_ref().and_then(|client| client.ask_at);
                 tokio::select! {
                     biased;
                     () = scope.draining() => break 'serving,
                     Some(event) = events.recv() => {
+                        if let Event::Listen(Sockets::Udp(others), closed) = event {
+                            drop(relay);
+                            // What came to the former address is over: its visitors know no other.
+                            for tally in std::mem::replace(&mut visitors, Visitors::new()).into_tallies() {
+                                self.visitor_ended(peer, &tally, "the service's address was changed by a reload");
+                            }
+                            sockets = others;
+                            // Who asked may have lost interest.
+                            let _ = closed.send(());
+                            if let Some(client) = &mut client {
+                                client.ask_at = Some(Instant::now());
+                            }
+                            break None;
+                        }
                         if let Some(channel) = self.on_event(event, &mut client).await {
                             break Some(channel);
                         }
@@ -86,6 +125,10 @@ impl UdpService {
                             client.demand.add(1);
                             client.ask_at = Some(Instant::now() + REQUEST_LIFE);
                         }
+                    }
+                    turned = turned(&self.door, tell_from) => {
+                        self.tell(turned);
+                        tell_from = Instant::now() + INTERVAL;
                     }
                     ended = &mut relay => {
                         tracing::info!(service = %self.config.name, reason = %ended, "UDP data channel ended");
@@ -99,7 +142,12 @@ impl UdpService {
             };
         }
         for tally in visitors.into_tallies() {
-            self.visitor_ended(peer, &tally, "cut by the stop of this server");
+            let why = if self.server.is_draining() {
+                "cut by the stop of this server"
+            } else {
+                "the service was ended by a reload"
+            };
+            self.visitor_ended(peer, &tally, why);
         }
     }
 
@@ -127,16 +175,33 @@ impl UdpService {
                 }
                 _ => tracing::debug!(service = %self.config.name, "surplus UDP data channel closed"),
             },
-            Event::Returned(_) => {}
+            Event::Configured(rules) => self.configure(&rules.config),
+            Event::Returned(_) | Event::Listen(..) => {}
         }
         None
     }
 
     /// Relays over the channel until it ends; without one, datagrams are discarded, so that none waits and grows old.
-    async fn relay(&self, channel: Option<Stream>, visitors: &mut Visitors, on_end: OnEnd<'_>) -> ChannelEnd {
+    async fn relay(
+        &self,
+        sockets: &[Arc<UdpSocket>],
+        channel: Option<Stream>,
+        visitors: &mut Visitors,
+        on_end: OnEnd<'_>,
+    ) -> ChannelEnd {
+        let UdpService { counters, door, .. } = self;
         match channel {
-            Some(channel) => serve_visitors(channel, &self.sockets, visitors, &self.counters, on_end).await,
-            None => match drop_datagrams(&self.sockets, visitors, &self.counters, on_end).await {},
+            Some(channel) => serve_visitors(channel, sockets, visitors, door, counters, on_end).await,
+            None => match drop_datagrams(sockets, visitors, door, counters, on_end).await {},
+        }
+    }
+
+    /// What was refused in the last minute.
+    fn tell(&self, turned: Turned) {
+        for (refusal, count) in [(Refusal::NotAllowed, turned.away), (Refusal::Flows, turned.out)] {
+            if count > 0 {
+                tell(&self.config.name, &Line { refusal, count });
+            }
         }
     }
 
@@ -154,6 +219,17 @@ impl UdpService {
             "visitor ended"
         );
     }
+}
+
+/// Who may use a service, for the relay of its datagrams.
+fn terms(config: &ServerService) -> Terms {
+    Terms { access: config.access.clone(), most: config.limits.visitors }
+}
+
+/// Waits for something that was refused, but not before then.
+async fn turned(door: &Door, from: Instant) -> Turned {
+    sleep_until(from).await;
+    door.turned().await
 }
 
 /// Tells the client to begin; None if the channel was dead.

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
+use super::door::Door;
+use super::seldom::Seldom;
 use crate::config::Endpoint;
 use crate::transport::tcp;
 
@@ -51,53 +54,74 @@ pub async fn bind_all<T>(
     }
 }
 
-/// Pause between two log lines about it.
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
-
 /// Accepts from several listeners; fair enough, as each is polled when it alone is ready.
 #[derive(Debug)]
 pub struct Listeners {
     listeners: Vec<TcpListener>,
     first: usize,
-    /// Not before then it is logged again that accepting fails.
-    complain_at: Option<Instant>,
+    /// Lines about connections that cannot be accepted.
+    complaints: Seldom,
 }
 
 impl Listeners {
     /// Of at least one listener.
     pub fn new(listeners: Vec<TcpListener>) -> Self {
-        Listeners { listeners, first: 0, complain_at: None }
+        Listeners { listeners, first: 0, complaints: Seldom::default() }
     }
 
-    /// The next connection. A failed accept is waited out, here and nowhere else. Cancel safe.
-    pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    /// The next connection. When descriptors are short, the oldest stranger is dropped for it; if there is none, who
+    /// comes is reset instead of left in silence. Any other failure is waited out. Cancel safe.
+    pub async fn accept(&mut self, door: &Door) -> (TcpStream, SocketAddr) {
         loop {
-            let accepted = std::future::poll_fn(|cx| {
-                let count = self.listeners.len();
-                for offset in 0..count {
-                    let at = (self.first + offset) % count;
-                    let Some(listener) = self.listeners.get(at) else { continue };
-                    if let std::task::Poll::Ready(accepted) = listener.poll_accept(cx) {
-                        self.first = at + 1;
-                        return std::task::Poll::Ready(accepted);
-                    }
-                }
-                std::task::Poll::Pending
-            });
-            match accepted.await {
+            let error = match std::future::poll_fn(|cx| self.poll_accept(cx)).await {
                 // On a dual-stack socket an IPv4 peer has a mapped address: that is not its name.
                 Ok((tcp, peer)) => return (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
-                // The connection was gone before it was accepted: nobody's fault.
-                Err(error) if is_peers_doing(&error) => {}
-                Err(error) => {
-                    let now = Instant::now();
-                    if self.complain_at.is_none_or(|at| at <= now) {
-                        tracing::warn!(%error, "cannot accept connections, trying again and again");
-                        self.complain_at = Some(now + COMPLAINT_PAUSE);
+                Err(error) => error,
+            };
+            // The connection was gone before it was accepted: nobody's fault.
+            if is_peers_doing(&error) {
+                continue;
+            }
+            if are_descriptors_short(&error) {
+                if door.make_room().await {
+                    continue;
+                }
+                let refused = door.refuse_one(|| {
+                    let mut cx = Context::from_waker(Waker::noop());
+                    match self.poll_accept(&mut cx) {
+                        Poll::Ready(accepted) => accepted.ok().map(|(tcp, _)| tcp),
+                        Poll::Pending => None,
                     }
-                    sleep(ACCEPT_PAUSE).await;
+                });
+                if refused {
+                    self.complain(
+                        "connections are reset: no file descriptors are left, and no stranger to drop",
+                        &error,
+                    );
+                    continue;
                 }
             }
+            self.complain("connections cannot be accepted, trying again and again", &error);
+            sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let count = self.listeners.len();
+        for offset in 0..count {
+            let at = (self.first + offset) % count;
+            let Some(listener) = self.listeners.get(at) else { continue };
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                self.first = at + 1;
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    }
+
+    fn complain(&mut self, what: &str, error: &io::Error) {
+        if let Some(times) = self.complaints.on_event(Instant::now().into_std()) {
+            tracing::warn!(%error, addresses = ?self.addresses(), times, "{what}");
         }
     }
 
@@ -135,6 +159,13 @@ fn describe(error: &io::Error) -> io::Error {
 fn family_is_absent(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+/// The process, or the whole system, has as many open as it may.
+fn are_descriptors_short(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
 fn is_peers_doing(error: &io::Error) -> bool {

@@ -2,54 +2,81 @@
 //!
 //! ```text
 //! listener  accepts, and does nothing else
+//! door      where strangers wait: gate (how many, pure), strangers (failed authentications, pure), junk (the rest, pure)
 //! session   one connection until it is known for a control or a data channel
+//! admission a second client of a service: takeovers (who takes turns must wait, pure), pulse (is the first one alive)
+//! services  starts, changes and ends services: what a reload does
+//! tokens    a service's token, and those it had before (pure)
 //! registry  services and sessions, behind one short lock
 //! control   an authenticated control channel: commands out
 //! service   one TCP service: visitors and channels meet in the pool
-//! pool      who gets whom (pure)
+//! pool      who gets whom (pure), with requests (what was asked of the client) and stock (how many to keep idle)
+//! idle      channels that wait for a visitor, watched
+//! seats     how many visitors a service has
 //! visitor   StartForward, the relay, the log line
 //! datagrams one UDP service
-//! strangers failed authentications, told in few lines (pure)
+//! refusals  visitors that are refused, told in few lines (pure)
 //! ```
 
+mod admission;
 mod control;
 mod datagrams;
+mod door;
+mod gate;
+mod idle;
+mod junk;
 mod listener;
 mod pool;
 mod proxy_header;
+mod pulse;
+mod refusals;
 mod registry;
+mod requests;
+mod seats;
+mod seldom;
 mod service;
+mod services;
 mod session;
+mod stock;
 mod strangers;
+mod takeovers;
+mod tokens;
 mod visitor;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{self, ServerKind, ServerService};
+use crate::config::{self, ServerService};
 use crate::counters::Counters;
+use crate::reload::Outcome;
 use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
+use door::Door;
 use listener::{Listeners, bind_all};
-use registry::{Registry, Service};
-use strangers::{Line, Strangers};
-
-/// Connections in their handshake, all together; more are closed at once.
-const MAX_HANDSHAKES: usize = 4096;
-
-/// Events that wait for a service's task.
-const MAX_EVENTS: usize = 1024;
+use registry::{Registry, Sockets};
+use services::{Order, Services};
+use takeovers::Takeovers;
 
 /// What new connections are treated by: a reload replaces it whole.
 struct Settings {
+    /// Without its services.
     config: config::Server,
     acceptor: Acceptor,
+}
+
+impl Settings {
+    /// `config` keeps its services.
+    fn new(config: &mut config::Server, acceptor: Acceptor) -> Self {
+        let services = std::mem::take(&mut config.services);
+        let without = config.clone();
+        config.services = services;
+        Settings { config: without, acceptor }
+    }
 }
 
 /// What the tasks of a server share.
@@ -57,8 +84,8 @@ struct Shared {
     settings: Mutex<Arc<Settings>>,
     registry: Registry,
     counters: Arc<Counters>,
-    strangers: Mutex<Strangers>,
-    stranger_came: Notify,
+    door: Arc<Door>,
+    takeovers: Mutex<Takeovers>,
 }
 
 impl Shared {
@@ -68,21 +95,36 @@ impl Shared {
     }
 
     /// The guard is never held across an await. A panic elsewhere leaves the table whole.
-    fn strangers(&self) -> MutexGuard<'_, Strangers> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn takeovers(&self) -> MutexGuard<'_, Takeovers> {
+        self.takeovers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A server whose listeners are all bound: it may call itself ready.
 pub struct Server {
     shared: Shared,
+    config: config::Server,
     control: Listeners,
     services: Vec<(Arc<ServerService>, Sockets)>,
+    orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
 }
 
-enum Sockets {
-    Tcp(Listeners),
-    Udp(Vec<Arc<UdpSocket>>),
+/// Gives a running server another configuration.
+#[derive(Clone)]
+pub struct Handle(mpsc::Sender<Order>);
+
+impl Handle {
+    /// Replaces the configuration. Services that are the same in both are not touched, and no relay is. An address that
+    /// cannot be bound is a failure of its service alone: it is tried again and again.
+    pub async fn reload(&self, config: config::Server, acceptor: Acceptor) -> Outcome {
+        let (answer, outcome) = oneshot::channel();
+        // Either fails when the server has ended.
+        let sent = self.0.send(Order { config, acceptor, answer }).await;
+        match (sent, outcome.await) {
+            (Ok(()), Ok(outcome)) => outcome,
+            _ => Outcome::not_running("server"),
+        }
+    }
 }
 
 /// Why a server cannot start.
@@ -106,7 +148,7 @@ impl Server {
     /// Binds all listeners. A name that does not resolve (yet) is waited for, with a warning at each attempt; an
     /// address that cannot be bound is an error.
     pub async fn bind(
-        config: config::Server,
+        mut config: config::Server,
         acceptor: Acceptor,
         counters: Arc<Counters>,
     ) -> Result<Server, StartError> {
@@ -116,26 +158,22 @@ impl Server {
             .map_err(at("server.bind_addr".to_owned()))?;
         let mut services = Vec::with_capacity(config.services.len());
         for service in config.services.values() {
-            let key = format!("server.services.{}.bind_addr", service.name);
-            let address = &service.bind_addr;
-            let sockets = match service.kind {
-                ServerKind::Tcp { .. } => bind_all(address, &key, tcp::listen, TcpListener::local_addr)
-                    .await
-                    .map(|listeners| Sockets::Tcp(Listeners::new(listeners))),
-                ServerKind::Udp => bind_all(address, &key, tcp::bind_udp, UdpSocket::local_addr)
-                    .await
-                    .map(|sockets| Sockets::Udp(sockets.into_iter().map(Arc::new).collect())),
-            };
-            services.push((Arc::new(service.clone()), sockets.map_err(at(key))?));
+            let sockets = services::bind(service).await.map_err(at(services::key(&service.name)))?;
+            services.push((Arc::new(service.clone()), sockets));
         }
         let shared = Shared {
-            settings: Mutex::new(Arc::new(Settings { config, acceptor })),
+            settings: Mutex::new(Arc::new(Settings::new(&mut config, acceptor))),
             registry: Registry::default(),
+            door: Arc::new(Door::new(counters.clone())),
             counters,
-            strangers: Mutex::default(),
-            stranger_came: Notify::new(),
+            takeovers: Mutex::default(),
         };
-        Ok(Server { shared, control: Listeners::new(control), services })
+        Ok(Server { shared, config, control: Listeners::new(control), services, orders: mpsc::channel(1) })
+    }
+
+    /// For reloads while it runs.
+    pub fn handle(&self) -> Handle {
+        Handle(self.orders.0.clone())
     }
 
     /// Where clients connect: the first of its addresses.
@@ -154,89 +192,29 @@ impl Server {
 
     /// Serves until the scope drains; what is still relayed then belongs to the scope.
     pub async fn run(self, scope: Scope) {
-        let Server { shared, mut control, services } = self;
-        let settings = shared.settings();
+        let Server { shared, config, mut control, services, orders: (_keep_open, orders) } = self;
         tracing::info!(
             address = ?control.addresses(),
-            transport = settings.config.transport.name(),
+            transport = config.transport.name(),
             services = services.len(),
             "server is listening"
         );
         let shared = Arc::new(shared);
+        let mut running = Services::new(shared.clone(), config, scope.clone());
         for (service, sockets) in services {
-            start_service(&shared, &settings.config, service, sockets, &scope);
+            running.start(service, sockets);
         }
-        scope.spawn_until_drain(tell_of_strangers(shared.clone()));
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        scope.spawn(running.run(orders));
+        let door = shared.door.clone();
+        scope.spawn_until_drain(door.clone().tell());
         loop {
             let (tcp, peer) = tokio::select! {
                 () = scope.draining() => break,
-                accepted = control.accept() => accepted,
+                accepted = control.accept(&door) => accepted,
             };
-            let Ok(permit) = handshakes.clone().try_acquire_owned() else {
-                Counters::add(&shared.counters.rejected, 1);
-                tracing::debug!(%peer, "connection closed: too many are in their handshake");
-                continue;
-            };
-            let shared = shared.clone();
-            scope.spawn_until_drain(async move {
-                session::serve(shared, tcp, peer).await;
-                drop(permit);
-            });
+            let guest = door.enter(peer, shared.settings().config.max_unauthenticated);
+            scope.spawn_until_drain(session::serve(shared.clone(), tcp, peer, guest));
         }
-    }
-}
-
-/// Tells, from time to time, of failed authentications that were only counted. Sleeps while there are none.
-async fn tell_of_strangers(shared: Arc<Shared>) {
-    loop {
-        shared.stranger_came.notified().await;
-        while !shared.strangers().is_empty() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let lines = shared.strangers().on_time(Instant::now());
-            lines.iter().for_each(tell);
-        }
-    }
-}
-
-/// What was only counted is told without its reasons.
-fn tell(line: &Line) {
-    let failures = line.failures;
-    match line.address {
-        Some(peer) => tracing::info!(%peer, failures, "authentication failed, more than once"),
-        None => tracing::info!(failures, "authentication failed, from many more addresses"),
-    }
-}
-
-fn start_service(
-    shared: &Shared,
-    server: &config::Server,
-    config: Arc<ServerService>,
-    sockets: Sockets,
-    scope: &Scope,
-) {
-    let (sender, events) = mpsc::channel(MAX_EVENTS);
-    let weak = sender.downgrade();
-    let own = scope.child();
-    shared.registry.add(Service { config: config.clone(), events: sender, scope: own.clone() });
-    let counters = shared.counters.clone();
-    match (sockets, config.kind) {
-        (Sockets::Tcp(listeners), kind) => {
-            let ServerKind::Tcp { proxy_protocol } = kind else { return };
-            let service = service::TcpService {
-                config,
-                proxy_protocol,
-                tcp: server.tcp,
-                visitor_timeout: server.visitor_timeout,
-                counters,
-                events: weak,
-                relays: scope.clone(),
-            };
-            scope.spawn(service.run(listeners, events, own));
-        }
-        (Sockets::Udp(sockets), _) => {
-            let service = datagrams::UdpService { config, sockets, counters };
-            scope.spawn(service.run(events, own));
-        }
+        door.tell_rest();
     }
 }

@@ -1,27 +1,31 @@
 //! Which visitor gets which data channel. Pure: values in, actions out, `now` an argument.
 //!
 //! Invariants: a visitor is either waiting here or handed out in exactly one action; the same for a channel;
-//! visitors are served in the order they came; no visitor waits beyond its deadline, nor while a channel is idle;
-//! everything held is bounded.
+//! visitors are served in the order they came; no visitor waits beyond its deadline, nor while a channel is idle; while
+//! a client is there and may be asked, as many channels are idle or asked for as visitors wait and the [`Stock`] wants;
+//! no idle channel is older than [`LONGEST_AGE`] and the time for its replacement; everything held is bounded.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Channels that are asked for as soon as a client is there, and kept idle after (protocol-v1.md, section 5.1).
-const IDLE_TARGET: usize = 8;
-
-/// Visitors that may wait (protocol-v1.md, section 5.1).
-const MAX_WAITING: usize = 2048;
-
-/// Idle channels that are kept; a client that brings more has them closed.
-const MAX_IDLE: usize = 1024;
-
-/// A request that brought no channel for this long is taken as lost: a client gives up after 10 s of dialling, without
-/// a word (protocol-v1.md, section 5.1).
-const REQUEST_LIFE: Duration = Duration::from_secs(10);
+use super::requests::{EARLY, Requests};
+use super::stock::Stock;
 
 /// The longest wait of a visitor when `visitor_timeout` is 0: that speaks only of waiting for a client.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+
+/// An idle channel is replaced when it is as old as this. Some devices on the way forget a silent connection after
+/// 4 minutes, and not all of them take a keepalive probe for a sign of life.
+pub const LONGEST_AGE: Duration = Duration::from_secs(240);
+
+/// Channels that came together are not replaced together: each is given up to this much less.
+const AGE_SPREAD: Duration = Duration::from_secs(60);
+
+/// An old channel is kept until its replacement has come, but not longer than this.
+pub const OVERTIME: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether there are more idle channels than are wanted any more.
+const TRIM: Duration = Duration::from_secs(15);
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,8 +36,10 @@ pub enum Action<V, C> {
     Request(usize),
     /// Reset the visitor.
     Refuse(V, Why),
-    /// Close the channel.
+    /// Close the channel: it is old, or there are enough.
     Discard(C),
+    /// Close the channel: there are as many as there may be.
+    Surplus(C),
 }
 
 /// Why a visitor is refused.
@@ -58,22 +64,56 @@ impl Why {
     }
 }
 
+/// What the configuration says. It may change at any time.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How long a visitor waits for a client that is not there; 0: not at all.
+    pub visitor_timeout: Duration,
+    /// Visitors that may wait.
+    pub max_waiting: usize,
+    /// Channels that may be idle.
+    pub max_idle: usize,
+    /// Channels that a new client is asked for: [`super::stock::at_first`].
+    pub at_first: usize,
+}
+
+impl Settings {
+    /// How long a visitor waits for a data channel.
+    pub fn longest_wait(&self) -> Duration {
+        if self.visitor_timeout.is_zero() { DEFAULT_WAIT } else { self.visitor_timeout }
+    }
+}
+
 #[derive(Debug)]
 struct Waiting<V> {
     visitor: V,
     until: Instant,
+    /// Since when it stands in this line.
+    since: Instant,
 }
 
-/// The visitors and channels of one service.
+#[derive(Debug)]
+struct Idle<C> {
+    channel: C,
+    came: Instant,
+    /// When another is asked for in its place.
+    renew: Instant,
+}
+
+/// The visitors and channels of one service. Channels are named by something that is cheap to compare.
 #[derive(Debug)]
 pub struct Pool<V, C> {
-    visitor_timeout: Duration,
+    settings: Settings,
     /// Whether a client is there, else since when there is none.
     client: Presence,
+    /// In the order of their deadlines, which is the order in which they came.
     waiting: VecDeque<Waiting<V>>,
-    idle: Vec<C>,
-    /// When each request that is not fulfilled was made, oldest first.
-    requested: VecDeque<Instant>,
+    /// In the order in which they are to be replaced.
+    idle: VecDeque<Idle<C>>,
+    requests: Requests,
+    stock: Stock,
+    trim_at: Instant,
+    random: fastrand::Rng,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,23 +122,43 @@ enum Presence {
     GoneSince(Instant),
 }
 
-impl<V, C> Pool<V, C> {
-    /// No client, no visitor: as after a start at `now`.
-    pub fn new(visitor_timeout: Duration, now: Instant) -> Self {
+impl<V, C: PartialEq> Pool<V, C> {
+    /// No client, no visitor: as after a start at `now`. `random` spreads the ages of channels.
+    pub fn new(settings: Settings, random: fastrand::Rng, now: Instant) -> Self {
         Pool {
-            visitor_timeout,
+            settings,
             client: Presence::GoneSince(now),
             waiting: VecDeque::new(),
-            idle: Vec::new(),
-            requested: VecDeque::new(),
+            idle: VecDeque::new(),
+            requests: Requests::new(now),
+            stock: Stock::new(settings.at_first, now),
+            trim_at: now,
+            random,
         }
+    }
+
+    /// Other settings from now on. Who waits already goes on waiting, but not longer than a visitor that comes now.
+    pub fn configure(&mut self, settings: Settings, now: Instant) -> Vec<Action<V, C>> {
+        self.settings = settings;
+        self.stock.set_at_first(settings.at_first);
+        let latest = now + settings.longest_wait();
+        self.waiting.iter_mut().for_each(|waiting| waiting.until = waiting.until.min(latest));
+        let mut actions = Vec::new();
+        if matches!(self.client, Presence::GoneSince(_)) && settings.visitor_timeout.is_zero() {
+            self.refuse_all(&mut actions);
+        }
+        let surplus = self.idle.len().saturating_sub(settings.max_idle);
+        actions.extend(self.idle.drain(..surplus).map(|idle| Action::Surplus(idle.channel)));
+        self.top_up(now, &mut actions);
+        actions
     }
 
     /// A client was authenticated, perhaps in another's place: its predecessor's channels are of no use.
     pub fn on_client(&mut self, now: Instant) -> Vec<Action<V, C>> {
         self.client = Presence::Here;
-        self.requested.clear();
-        let mut actions: Vec<_> = self.idle.drain(..).map(Action::Discard).collect();
+        self.requests = Requests::new(now);
+        self.stock.on_client(now);
+        let mut actions = self.discard_all();
         self.top_up(now, &mut actions);
         actions
     }
@@ -106,10 +166,10 @@ impl<V, C> Pool<V, C> {
     /// The client is gone. Visitors go on waiting for its return, unless there is no such wait.
     pub fn on_client_gone(&mut self, now: Instant) -> Vec<Action<V, C>> {
         self.client = Presence::GoneSince(now);
-        self.requested.clear();
-        let mut actions: Vec<_> = self.idle.drain(..).map(Action::Discard).collect();
-        if self.visitor_timeout.is_zero() {
-            actions.extend(self.waiting.drain(..).map(|w| Action::Refuse(w.visitor, Why::NoClient)));
+        self.requests = Requests::new(now);
+        let mut actions = self.discard_all();
+        if self.settings.visitor_timeout.is_zero() {
+            self.refuse_all(&mut actions);
         }
         actions
     }
@@ -117,264 +177,178 @@ impl<V, C> Pool<V, C> {
     /// A visitor came.
     pub fn on_visitor(&mut self, visitor: V, now: Instant) -> Vec<Action<V, C>> {
         let wait = match self.client {
-            Presence::Here => self.longest_wait(),
-            Presence::GoneSince(since) if now.saturating_duration_since(since) >= self.visitor_timeout => {
+            Presence::Here => self.settings.longest_wait(),
+            Presence::GoneSince(since)
+                if now.saturating_duration_since(since) >= self.settings.visitor_timeout =>
+            {
                 return vec![Action::Refuse(visitor, Why::NoClient)];
             }
-            Presence::GoneSince(_) => self.visitor_timeout,
+            Presence::GoneSince(_) => self.settings.visitor_timeout,
         };
-        if self.waiting.len() >= MAX_WAITING {
+        if self.waiting.len() >= self.settings.max_waiting {
             return vec![Action::Refuse(visitor, Why::Full)];
         }
-        self.waiting.push_back(Waiting { visitor, until: now + wait });
+        self.stock.on_visitor(now);
+        self.waiting.push_back(Waiting { visitor, until: now + wait, since: now });
         self.settle(now)
     }
 
-    /// A visitor that came at `since`, whose channel failed before any of its bytes was written, is first in line again.
-    pub fn on_returned(&mut self, visitor: V, since: Instant, now: Instant) -> Vec<Action<V, C>> {
-        let until = since + self.longest_wait();
-        if matches!(self.client, Presence::GoneSince(_)) && self.visitor_timeout.is_zero() {
+    /// A visitor that came at `came`, whose channel failed before any of its bytes was written, takes its place in line
+    /// again.
+    pub fn on_returned(&mut self, visitor: V, came: Instant, now: Instant) -> Vec<Action<V, C>> {
+        if matches!(self.client, Presence::GoneSince(_)) && self.settings.visitor_timeout.is_zero() {
             return vec![Action::Refuse(visitor, Why::NoClient)];
         }
+        let until = came + self.settings.longest_wait();
         if now >= until {
             return vec![Action::Refuse(visitor, Why::Timeout)];
         }
-        self.waiting.push_front(Waiting { visitor, until });
+        let place = self.waiting.partition_point(|other| other.until < until);
+        self.waiting.insert(place, Waiting { visitor, until, since: now });
         self.settle(now)
+    }
+
+    /// Like [`Pool::on_returned`], of a visitor whose channel was found dead when the two were joined.
+    pub fn on_dead(&mut self, visitor: V, came: Instant, now: Instant) -> Vec<Action<V, C>> {
+        self.requests.on_early_death(now);
+        self.on_returned(visitor, came, now)
     }
 
     /// A data channel came.
     pub fn on_channel(&mut self, channel: C, now: Instant) -> Vec<Action<V, C>> {
-        self.requested.pop_front();
-        if self.idle.len() >= MAX_IDLE {
-            return vec![Action::Discard(channel)];
+        self.requests.on_channel(now);
+        self.add(channel, now)
+    }
+
+    /// A channel comes back whose visitor had gone before they were joined.
+    pub fn on_unspent(&mut self, channel: C, now: Instant) -> Vec<Action<V, C>> {
+        self.add(channel, now)
+    }
+
+    /// An idle channel has died. If it is not idle any more, that is another's business.
+    pub fn on_lost(&mut self, channel: &C, now: Instant) -> Vec<Action<V, C>> {
+        let place = self.idle.iter().position(|idle| idle.channel == *channel);
+        let mut actions = Vec::new();
+        if let Some(idle) = place.and_then(|place| self.idle.remove(place)) {
+            if now < idle.came + EARLY {
+                self.requests.on_early_death(now);
+            }
+            actions.push(Action::Discard(idle.channel));
+            self.top_up(now, &mut actions);
         }
-        self.idle.push(channel);
-        self.settle(now)
+        actions
     }
 
     /// Time has passed.
     pub fn on_time(&mut self, now: Instant) -> Vec<Action<V, C>> {
-        let mut actions = Vec::new();
-        let (late, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.until <= now);
-        self.waiting = waiting;
-        let late: VecDeque<Waiting<V>> = late;
+        let late = self.waiting.partition_point(|waiting| waiting.until <= now);
         let why = match self.client {
             Presence::Here => Why::Timeout,
             Presence::GoneSince(_) => Why::NoClient,
         };
-        actions.extend(late.into_iter().map(|w| Action::Refuse(w.visitor, why)));
+        let mut actions: Vec<_> =
+            self.waiting.drain(..late).map(|waiting| Action::Refuse(waiting.visitor, why)).collect();
+        let old = self.idle.partition_point(|idle| idle.renew + OVERTIME <= now);
+        actions.extend(self.idle.drain(..old).map(|idle| Action::Discard(idle.channel)));
+        if self.trim_at <= now {
+            let surplus = self.idle.len().saturating_sub(self.target(now));
+            actions.extend(self.idle.drain(..surplus).map(|idle| Action::Discard(idle.channel)));
+            self.trim_at = now + TRIM;
+        }
         self.top_up(now, &mut actions);
         actions
     }
 
     /// When [`Pool::on_time`] is next of use.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        // The line is in order of deadlines but for returned visitors, which are first and due first.
-        let visitor = self.waiting.front().map(|w| w.until);
-        let request = self.requested.front().map(|made| *made + REQUEST_LIFE);
-        match (visitor, request) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let visitor = self.waiting.front().map(|waiting| waiting.until);
+        let request = match self.client {
+            Presence::Here => self.requests.next(self.waiting_since(), self.missing(now) > 0, now),
+            Presence::GoneSince(_) => None,
+        };
+        let renewal = self.idle.get(self.old(now)).map(|idle| idle.renew);
+        let overtime = self.idle.front().map(|idle| idle.renew + OVERTIME);
+        let trim = (self.idle.len() > self.stock.least()).then_some(self.trim_at);
+        [visitor, request, renewal, overtime, trim].into_iter().flatten().min()
     }
 
     /// Gives up all: at the end of the service.
-    pub fn into_parts(self) -> (impl Iterator<Item = V>, Vec<C>) {
-        (self.waiting.into_iter().map(|w| w.visitor), self.idle)
+    pub fn into_parts(self) -> (impl Iterator<Item = V>, impl Iterator<Item = C>) {
+        let visitors = self.waiting.into_iter().map(|waiting| waiting.visitor);
+        (visitors, self.idle.into_iter().map(|idle| idle.channel))
+    }
+
+    fn add(&mut self, channel: C, now: Instant) -> Vec<Action<V, C>> {
+        let renew = now + LONGEST_AGE - AGE_SPREAD.mul_f64(self.random.f64());
+        let place = self.idle.partition_point(|idle| idle.renew <= renew);
+        self.idle.insert(place, Idle { channel, came: now, renew });
+        if self.trim_at <= now {
+            // What comes late is kept for a moment: it may be wanted yet.
+            self.trim_at = now + TRIM;
+        }
+        let mut actions = self.settle(now);
+        if self.idle.len() > self.settings.max_idle {
+            actions.extend(self.idle.pop_front().map(|idle| Action::Surplus(idle.channel)));
+        } else if self.old(now) > 0 && self.idle.len() > self.target(now) {
+            // This is its replacement.
+            actions.extend(self.idle.pop_front().map(|idle| Action::Discard(idle.channel)));
+        }
+        actions
     }
 
     /// Joins who can be joined, then asks for what is missing.
     fn settle(&mut self, now: Instant) -> Vec<Action<V, C>> {
         let mut actions = Vec::new();
         while !self.waiting.is_empty() {
-            // The youngest channel: the one least likely to have died unseen.
-            let Some(channel) = self.idle.pop() else { break };
+            // The one to be replaced last: the least likely to have died unseen.
+            let Some(idle) = self.idle.pop_back() else { break };
             if let Some(waiting) = self.waiting.pop_front() {
-                actions.push(Action::Pair(waiting.visitor, channel));
+                actions.push(Action::Pair(waiting.visitor, idle.channel));
             }
         }
         self.top_up(now, &mut actions);
         actions
     }
 
-    fn longest_wait(&self) -> Duration {
-        if self.visitor_timeout.is_zero() { DEFAULT_WAIT } else { self.visitor_timeout }
-    }
-
     fn top_up(&mut self, now: Instant, actions: &mut Vec<Action<V, C>>) {
         if !matches!(self.client, Presence::Here) {
             return;
         }
-        while self.requested.front().is_some_and(|made| *made + REQUEST_LIFE <= now) {
-            self.requested.pop_front();
+        self.requests.on_time(self.waiting_since(), now);
+        let granted = self.requests.ask(self.missing(now), now);
+        if granted > 0 {
+            actions.push(Action::Request(granted));
         }
-        let wanted = IDLE_TARGET + self.waiting.len();
-        let missing = wanted.saturating_sub(self.idle.len() + self.requested.len());
-        if missing > 0 {
-            self.requested.extend(std::iter::repeat_n(now, missing));
-            actions.push(Action::Request(missing));
-        }
+    }
+
+    /// Channels that are neither there nor asked for. Old ones are as good as gone.
+    fn missing(&self, now: Instant) -> usize {
+        let wanted = self.waiting.len() + self.target(now);
+        wanted.saturating_sub(self.idle.len() - self.old(now) + self.requests.live())
+    }
+
+    fn target(&self, now: Instant) -> usize {
+        self.stock.target(now).min(self.settings.max_idle)
+    }
+
+    /// Idle channels that are to be replaced.
+    fn old(&self, now: Instant) -> usize {
+        self.idle.partition_point(|idle| idle.renew <= now)
+    }
+
+    /// Since when there has been somebody in the line.
+    fn waiting_since(&self) -> Option<Instant> {
+        self.waiting.front().map(|waiting| waiting.since)
+    }
+
+    fn discard_all(&mut self) -> Vec<Action<V, C>> {
+        self.idle.drain(..).map(|idle| Action::Discard(idle.channel)).collect()
+    }
+
+    fn refuse_all(&mut self, actions: &mut Vec<Action<V, C>>) {
+        actions.extend(self.waiting.drain(..).map(|waiting| Action::Refuse(waiting.visitor, Why::NoClient)));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    type Actions = Vec<Action<u32, char>>;
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn pool(now: Instant) -> Pool<u32, char> {
-        Pool::new(10 * SECOND, now)
-    }
-
-    #[test]
-    fn asks_for_eight_channels_at_once_and_refills() {
-        let now = Instant::now();
-        let mut pool = pool(now);
-        assert_eq!(pool.on_client(now), [Action::Request(8)]);
-        assert_eq!(pool.on_channel('a', now), []);
-        assert_eq!(pool.on_visitor(1, now), [Action::Pair(1, 'a'), Action::Request(1)]);
-    }
-
-    #[test]
-    fn a_visitor_that_must_wait_asks_for_a_channel_of_its_own() {
-        let now = Instant::now();
-        let mut pool = pool(now);
-        pool.on_client(now);
-        assert_eq!(pool.on_visitor(1, now), [Action::Request(1)]);
-        assert_eq!(pool.on_visitor(2, now), [Action::Request(1)]);
-        assert_eq!(pool.on_channel('a', now), [Action::Pair(1, 'a')]);
-        assert_eq!(pool.on_channel('b', now), [Action::Pair(2, 'b')]);
-    }
-
-    #[test]
-    fn after_a_start_visitors_wait_for_the_client_and_later_ones_do_not() {
-        let now = Instant::now();
-        let mut pool = pool(now);
-        assert_eq!(pool.on_visitor(1, now + 9 * SECOND), []);
-        assert_eq!(pool.on_visitor(2, now + 10 * SECOND), [Action::Refuse(2, Why::NoClient)]);
-        assert_eq!(pool.next_deadline(), Some(now + 19 * SECOND));
-        assert_eq!(pool.on_time(now + 19 * SECOND), [Action::Refuse(1, Why::NoClient)]);
-    }
-
-    #[test]
-    fn a_returning_client_finds_the_visitors_that_waited() {
-        let now = Instant::now();
-        let mut pool = pool(now);
-        pool.on_client(now);
-        pool.on_channel('a', now);
-        assert_eq!(pool.on_client_gone(now + SECOND), [Action::Discard('a')]);
-        assert_eq!(pool.on_visitor(1, now + 2 * SECOND), []);
-        assert_eq!(pool.on_client(now + 3 * SECOND), [Action::Request(9)]);
-        assert_eq!(pool.on_channel('b', now + 3 * SECOND), [Action::Pair(1, 'b')]);
-    }
-
-    #[test]
-    fn without_a_visitor_timeout_nobody_waits_for_a_client() {
-        let now = Instant::now();
-        let mut pool: Pool<u32, char> = Pool::new(Duration::ZERO, now);
-        assert_eq!(pool.on_visitor(1, now), [Action::Refuse(1, Why::NoClient)]);
-        pool.on_client(now);
-        assert_eq!(pool.on_visitor(2, now), [Action::Request(1)]);
-        assert_eq!(pool.on_client_gone(now), [Action::Refuse(2, Why::NoClient)]);
-        assert_eq!(pool.on_returned(3, now, now), [Action::Refuse(3, Why::NoClient)]);
-    }
-
-    #[test]
-    fn a_lost_request_is_made_again() {
-        let now = Instant::now();
-        let mut pool = pool(now);
-        pool.on_client(now);
-        assert_eq!(pool.next_deadline(), Some(now + REQUEST_LIFE));
-        assert_eq!(pool.on_time(now + REQUEST_LIFE), [Action::Request(8)]);
-    }
-
-    #[test]
-    fn a_takeover_discards_the_old_channels_and_keeps_the_visitors() {
-        let now = Instant::now();
-        let mut pool = pool(now);
-        pool.on_client(now);
-        pool.on_channel('a', now);
-        assert_eq!(pool.on_client(now), [Action::Discard('a'), Action::Request(8)]);
-    }
-
-    #[test]
-    fn a_returned_visitor_is_first_and_keeps_its_deadline() {
-        let now = Instant::now();
-        let mut pool = pool(now);
-        pool.on_client(now);
-        pool.on_visitor(1, now);
-        let later = now + 9 * SECOND;
-        assert_eq!(pool.on_returned(2, now, later), [Action::Request(1)]);
-        assert_eq!(pool.next_deadline(), Some(now + 10 * SECOND));
-        assert_eq!(pool.on_channel('a', later), [Action::Pair(2, 'a')]);
-        assert_eq!(pool.on_returned(3, now, now + 10 * SECOND), [Action::Refuse(3, Why::Timeout)]);
-    }
-
-    #[test]
-    fn what_waits_is_bounded() {
-        let now = Instant::now();
-        let mut pool = pool(now);
-        pool.on_client(now);
-        for visitor in 0..MAX_WAITING as u32 {
-            assert_eq!(pool.on_visitor(visitor, now), [Action::Request(1)]);
-        }
-        let last: Actions = pool.on_visitor(9999, now);
-        assert_eq!(last, [Action::Refuse(9999, Why::Full)]);
-    }
-
-    /// Whatever happens in whatever order: each visitor and each channel comes out exactly once, and no visitor waits
-    /// while a channel is idle.
-    #[test]
-    fn random_sequences_keep_the_invariants() {
-        for seed in 0..200 {
-            let mut random = fastrand::Rng::with_seed(seed);
-            let mut now = Instant::now();
-            let mut pool: Pool<u32, u32> = Pool::new(random.u32(0..5) * SECOND, now);
-            let (mut visitors, mut channels) = (Vec::new(), Vec::new());
-            let mut next = 0;
-            for _ in 0..500 {
-                next += 1;
-                let actions = match random.u8(0..6) {
-                    0 => pool.on_client(now),
-                    1 => pool.on_client_gone(now),
-                    2 | 3 => {
-                        visitors.push(next);
-                        pool.on_visitor(next, now)
-                    }
-                    4 => {
-                        channels.push(next);
-                        pool.on_channel(next, now)
-                    }
-                    _ => {
-                        now += random.u32(0..3) * SECOND;
-                        pool.on_time(now)
-                    }
-                };
-                for action in actions {
-                    let (visitor, channel) = match action {
-                        Action::Pair(visitor, channel) => (Some(visitor), Some(channel)),
-                        Action::Refuse(visitor, _) => (Some(visitor), None),
-                        Action::Discard(channel) => (None, Some(channel)),
-                        Action::Request(n) => {
-                            assert!(n > 0);
-                            (None, None)
-                        }
-                    };
-                    for (value, known) in [(visitor, &mut visitors), (channel, &mut channels)] {
-                        if let Some(value) = value {
-                            let at = known.iter().position(|v| *v == value);
-                            known.remove(at.unwrap_or_else(|| panic!("{value} came out twice, seed {seed}")));
-                        }
-                    }
-                }
-                assert!(pool.waiting.is_empty() || pool.idle.is_empty(), "seed {seed}");
-            }
-            let (waiting, idle) = pool.into_parts();
-            assert_eq!(waiting.collect::<Vec<_>>(), visitors, "seed {seed}");
-            assert_eq!(idle.len(), channels.len(), "seed {seed}");
-        }
-    }
-}
+mod tests;

@@ -3,11 +3,16 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
 
 use super::control::Demand;
-use crate::config::ServerService;
+use super::listener::Listeners;
+use super::service::Rules;
+use super::tokens::Tokens;
+use crate::config::{Secret, ServerService};
 use crate::tasks::Scope;
 use crate::transport::Stream;
 use crate::wire::{ServiceDigest, SessionKey};
@@ -32,6 +37,19 @@ pub enum Event {
     Channel(SessionId, Stream),
     /// A visitor whose channel failed before any of the visitor's bytes was written.
     Returned(super::visitor::Visitor),
+    /// Other rules from now on: a reload.
+    Configured(Box<Rules>),
+    /// Other sockets from now on: the former ones are closed, and then the other end is told.
+    Listen(Sockets, oneshot::Sender<()>),
+}
+
+/// Where a service's visitors come.
+#[derive(Debug)]
+pub enum Sockets {
+    /// Of a TCP service.
+    Tcp(Listeners),
+    /// Of a UDP service.
+    Udp(Vec<Arc<UdpSocket>>),
 }
 
 /// A service, as a handshake needs it.
@@ -39,6 +57,8 @@ pub enum Event {
 pub struct Service {
     /// Its configuration.
     pub config: Arc<ServerService>,
+    /// What authenticates its client.
+    pub tokens: Tokens,
     /// Its task.
     pub events: mpsc::Sender<Event>,
     /// What lives as long as the service does.
@@ -49,9 +69,55 @@ pub struct Service {
 #[derive(Debug)]
 struct Session {
     id: SessionId,
+    /// What it was authenticated with.
+    token: Secret,
     service: Service,
     client: SocketAddr,
     scope: Scope,
+    demand: Arc<Demand>,
+}
+
+/// A session to be.
+#[derive(Debug)]
+pub struct NewSession {
+    /// The service's digest.
+    pub digest: ServiceDigest,
+    /// What its data channels present.
+    pub key: SessionKey,
+    /// What it was authenticated with.
+    pub token: Secret,
+    /// The service.
+    pub service: Service,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// Ends its control channel.
+    pub scope: Scope,
+    /// Where its channels are asked for.
+    pub demand: Arc<Demand>,
+}
+
+/// The current session of a service, as a newcomer sees it.
+#[derive(Debug)]
+pub struct Incumbent {
+    /// Which.
+    pub session: SessionId,
+    /// Its client's address.
+    pub client: SocketAddr,
+    /// Drains when its control channel is to end.
+    pub scope: Scope,
+    /// For its pulse.
+    pub demand: Arc<Demand>,
+    /// Whether it was authenticated with the token that the service has now.
+    pub is_present: bool,
+}
+
+/// Whose place a session may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Whoever is there.
+    Anyone,
+    /// This session's, or a free one: somebody else may have come in the meantime.
+    Only(Option<SessionId>),
 }
 
 /// Where a data channel goes.
@@ -88,27 +154,95 @@ impl Registry {
         self.lock().services.get(digest).cloned()
     }
 
-    /// Makes a session the current one of its service; `scope` ends its control channel. An earlier one is cut, and
-    /// its client's address returned.
-    pub fn begin(
-        &self,
-        digest: ServiceDigest,
-        key: SessionKey,
-        service: Service,
-        client: SocketAddr,
-        scope: Scope,
-    ) -> (SessionId, Option<SocketAddr>) {
+    /// The current session of a service.
+    pub fn incumbent(&self, digest: &ServiceDigest) -> Option<Incumbent> {
+        let inner = self.lock();
+        let session = inner.sessions.get(inner.current.get(digest)?)?;
+        let present = inner.services.get(digest);
+        Some(Incumbent {
+            session: session.id,
+            client: session.client,
+            scope: session.scope.clone(),
+            demand: session.demand.clone(),
+            is_present: present.is_some_and(|present| present.tokens.is_present(&session.token)),
+        })
+    }
+
+    /// Whether a service's present token is this one.
+    pub fn is_present(&self, digest: &ServiceDigest, token: &Secret) -> bool {
+        self.lock().services.get(digest).is_some_and(|service| service.tokens.is_present(token))
+    }
+
+    /// Gives a service another configuration. A token that it replaces is good for as long as `grace`; the addresses of
+    /// clients whose token is good no more, and whose control channels were closed for that, are returned.
+    pub fn configure(&self, config: Arc<ServerService>, grace: Duration, now: Instant) -> Vec<SocketAddr> {
+        let digest = ServiceDigest::of(&config.name);
         let mut inner = self.lock();
+        let Inner { services, current, sessions, .. } = &mut *inner;
+        let Some(service) = services.get_mut(&digest) else { return Vec::new() };
+        service.tokens.set(&config.token, grace, now);
+        service.config = config.clone();
+        if let Some(session) = current.get(&digest).and_then(|key| sessions.get_mut(key)) {
+            session.service.config = config;
+        }
+        inner.close_revoked(&digest, now)
+    }
+
+    /// Closes the control channels of clients whose token is good no more; by service, their addresses.
+    pub fn expire(&self, now: Instant) -> Vec<(Arc<str>, SocketAddr)> {
+        let mut inner = self.lock();
+        let mut ended = Vec::new();
+        for (digest, service) in &mut inner.services {
+            if service.tokens.next_end().is_some_and(|end| end <= now) {
+                service.tokens.expire(now);
+                ended.push((*digest, service.config.name.clone()));
+            }
+        }
+        let mut closed = Vec::new();
+        for (digest, name) in ended {
+            closed.extend(inner.close_revoked(&digest, now).into_iter().map(|client| (name.clone(), client)));
+        }
+        closed
+    }
+
+    /// When [`Registry::expire`] has something to do next.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.lock().services.values().filter_map(|service| service.tokens.next_end()).min()
+    }
+
+    /// Forgets a service and closes its control channel. Its relays go on.
+    pub fn remove(&self, name: &str) {
+        let digest = ServiceDigest::of(name);
+        let mut inner = self.lock();
+        let service = inner.services.remove(&digest);
+        let key = inner.current.remove(&digest);
+        key.and_then(|key| inner.sessions.remove(&key));
+        drop(inner);
+        if let Some(service) = service {
+            service.scope.drain();
+        }
+    }
+
+    /// Makes a session the current one of its service. An earlier one is cut, and its client's address returned.
+    /// None: another session than `over` has the place.
+    pub fn begin(&self, new: NewSession, over: Over) -> Option<(SessionId, Option<SocketAddr>)> {
+        let NewSession { digest, key, token, service, client, scope, demand } = new;
+        let mut inner = self.lock();
+        let current = inner.current.get(&digest).and_then(|key| inner.sessions.get(key)).map(|old| old.id);
+        match over {
+            Over::Only(expected) if current.is_some() && current != expected => return None,
+            Over::Anyone | Over::Only(_) => {}
+        }
         inner.last_session += 1;
         let id = SessionId(inner.last_session);
         let replaced = inner.current.insert(digest, key).and_then(|old| inner.sessions.remove(&old));
-        inner.sessions.insert(key, Session { id, service, client, scope });
+        inner.sessions.insert(key, Session { id, token, service, client, scope, demand });
         drop(inner);
         let replaced = replaced.map(|session| {
             session.scope.cut();
             session.client
         });
-        (id, replaced)
+        Some((id, replaced))
     }
 
     /// Forgets a session whose control channel has ended, unless another took its place.
@@ -130,5 +264,24 @@ impl Registry {
     /// A panic elsewhere leaves the maps whole: each change is one call.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn close_revoked(&mut self, digest: &ServiceDigest, now: Instant) -> Vec<SocketAddr> {
+        let Some(service) = self.services.get(digest) else { return Vec::new() };
+        let revoked = self.current.get(digest).copied().filter(|key| {
+            self.sessions.get(key).is_some_and(|session| !service.tokens.is_good(&session.token, now))
+        });
+        let Some(key) = revoked else { return Vec::new() };
+        self.current.remove(digest);
+        let session = self.sessions.remove(&key);
+        session
+            .into_iter()
+            .map(|session| {
+                session.scope.cut();
+                session.client
+            })
+            .collect()
     }
 }

@@ -2,148 +2,310 @@
 //!
 //! This task never waits for a peer: it accepts, asks the pool, and spawns. So no service can delay another.
 
+use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::control::Demand;
+use super::door::Door;
+use super::idle::{ChannelId, IdleChannels, is_dead};
 use super::listener::Listeners;
-use super::pool::{Action, Pool, Why};
-use super::registry::{Event, SessionId};
+use super::pool::{self, Pool, Settings, Why};
+use super::refusals::{Line, Refusal, Refusals};
+use super::registry::{Event, SessionId, Sockets};
+use super::seats::Seats;
+use super::stock;
 use super::visitor::{self, Visitor};
-use crate::config::{ProxyProtocol, ServerService, TcpOptions};
+use crate::config::{self, ServerService, TcpOptions};
 use crate::counters::Counters;
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
 
-/// A TCP service and its visitors.
-pub struct TcpService {
+type Action = pool::Action<Visitor, ChannelId>;
+
+/// What a service is run by. It may be replaced whole while the service runs.
+#[derive(Debug, Clone)]
+pub struct Rules {
     /// Its configuration.
     pub config: Arc<ServerService>,
-    /// The header for its local service.
-    pub proxy_protocol: Option<ProxyProtocol>,
     /// Options for its visitors' sockets.
     pub tcp: TcpOptions,
     /// How long a visitor waits.
-    pub visitor_timeout: std::time::Duration,
+    pub visitor_timeout: Duration,
+    /// Data channels that a new client is asked for.
+    pub at_first: usize,
+}
+
+impl Rules {
+    /// For one of a server's services.
+    pub fn new(server: &config::Server, config: Arc<ServerService>) -> Self {
+        Rules {
+            config,
+            tcp: server.tcp,
+            visitor_timeout: server.visitor_timeout,
+            at_first: stock::at_first(server.services.len()),
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            visitor_timeout: self.visitor_timeout,
+            max_waiting: self.config.limits.waiting,
+            max_idle: self.config.limits.channels,
+            at_first: self.at_first,
+        }
+    }
+}
+
+/// A TCP service and its visitors.
+pub struct TcpService {
+    /// What it is run by.
+    pub rules: Rules,
     /// The server's counters.
     pub counters: Arc<Counters>,
     /// To return a visitor by. Weak: the service must end when all others have gone.
     pub events: mpsc::WeakSender<Event>,
     /// Where relays live: they outlast the service.
     pub relays: Scope,
+    /// Where strangers can be dropped for visitors when descriptors are short.
+    pub door: Arc<Door>,
 }
 
 impl TcpService {
     /// Serves until the scope drains. Visitors that still wait are reset.
     pub async fn run(self, mut listeners: Listeners, mut events: mpsc::Receiver<Event>, scope: Scope) {
-        let mut pool = Pool::new(self.visitor_timeout, Instant::now());
-        let mut client = None;
+        let door = self.door.clone();
+        let mut running = Running {
+            pool: Pool::new(self.rules.settings(), fastrand::Rng::new(), Instant::now()),
+            idle: IdleChannels::default(),
+            client: None,
+            seats: Seats::default(),
+            refusals: Refusals::default(),
+            service: self,
+        };
         loop {
-            let deadline = pool.next_deadline();
+            let deadline = running.next_deadline();
             let actions = tokio::select! {
                 biased;
                 () = scope.draining() => break,
-                Some(event) = events.recv() => self.on_event(event, &mut pool, &mut client),
-                () = sleep_until(deadline) => pool.on_time(Instant::now()),
-                // Last: however many come, those who wait have their deadline.
-                (tcp, peer) = listeners.accept() => {
-                    tcp::set_options(&tcp, &self.tcp, self.config.nodelay);
-                    let since = tokio::time::Instant::now();
-                    pool.on_visitor(Visitor { tcp, peer, since, moves: 0 }, since.into_std())
-                }
+                // Before what others bring: however much that is, deadlines are met.
+                () = sleep_until(deadline) => running.on_time(),
+                id = poll_fn(|cx| running.idle.poll_dead(cx)) => running.on_dead(id),
+                Some(event) = events.recv() => match event {
+                    Event::Listen(Sockets::Tcp(others), closed) => {
+                        listeners = others;
+                        // Who asked may have lost interest.
+                        let _ = closed.send(());
+                        continue;
+                    }
+                    event => running.on_event(event),
+                },
+                (tcp, peer) = listeners.accept(&door) => running.on_accept(tcp, peer),
             };
-            self.act(actions, &mut pool, &client);
+            running.act(actions);
         }
         drop(listeners);
+        let Running { pool, service, .. } = running;
         for visitor in pool.into_parts().0 {
-            visitor.refuse(&self.config.name, &self.counters, "this server is stopping");
-        }
-    }
-
-    fn on_event(
-        &self,
-        event: Event,
-        pool: &mut Pool<Visitor, Stream>,
-        client: &mut Option<(SessionId, Arc<Demand>)>,
-    ) -> Vec<Action<Visitor, Stream>> {
-        let now = Instant::now();
-        match event {
-            // Two handshakes may overtake each other on the way here; the registry's order counts.
-            Event::ClientCame { session, .. }
-                if client.as_ref().is_some_and(|(current, _)| *current > session) =>
-            {
-                Vec::new()
-            }
-            Event::ClientCame { session, demand, .. } => {
-                *client = Some((session, demand));
-                pool.on_client(now)
-            }
-            Event::ClientWent(session) if client.as_ref().is_some_and(|(current, _)| *current == session) => {
-                *client = None;
-                pool.on_client_gone(now)
-            }
-            Event::ClientWent(_) => Vec::new(),
-            Event::Channel(session, channel)
-                if client.as_ref().is_some_and(|(current, _)| *current == session) =>
-            {
-                pool.on_channel(channel, now)
-            }
-            Event::Channel(..) => Vec::new(),
-            Event::Returned(visitor) => {
-                let since = visitor.since.into_std();
-                pool.on_returned(visitor, since, now)
-            }
-        }
-    }
-
-    fn act(
-        &self,
-        mut actions: Vec<Action<Visitor, Stream>>,
-        pool: &mut Pool<Visitor, Stream>,
-        client: &Option<(SessionId, Arc<Demand>)>,
-    ) {
-        // Dead channels found here lead to further actions; each removes a channel from the pool, so this ends.
-        while let Some(action) = actions.pop() {
-            match action {
-                Action::Pair(visitor, channel) if is_dead(&channel) => {
-                    tracing::debug!(service = %self.config.name, "an idle data channel had died");
-                    let since = visitor.since.into_std();
-                    actions.extend(pool.on_returned(visitor, since, Instant::now()));
-                }
-                Action::Pair(visitor, channel) => self.relays.spawn(visitor::serve(
-                    visitor,
-                    channel,
-                    self.config.clone(),
-                    self.proxy_protocol,
-                    self.events.clone(),
-                    self.counters.clone(),
-                    self.relays.clone(),
-                )),
-                Action::Request(n) => {
-                    if let Some((_, demand)) = client {
-                        demand.add(n);
-                    }
-                }
-                Action::Refuse(visitor, why) => {
-                    if why == Why::Full {
-                        tracing::warn!(service = %self.config.name, "visitor refused: too many wait already");
-                    }
-                    visitor.refuse(&self.config.name, &self.counters, why.as_str());
-                }
-                Action::Discard(channel) => drop(channel),
-            }
+            let why = if service.relays.is_draining() {
+                "this server is stopping"
+            } else {
+                "the service was ended by a reload"
+            };
+            visitor.refuse(&service.rules.config.name, &service.counters, why);
         }
     }
 }
 
-/// Whether an idle channel has ended, or says something before it is asked: either way it is of no use.
-fn is_dead(channel: &Stream) -> bool {
-    let mut byte = [0];
-    let mut peeked = tokio::io::ReadBuf::new(&mut byte);
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    !channel.tcp().poll_peek(&mut cx, &mut peeked).is_pending()
+struct Running {
+    service: TcpService,
+    pool: Pool<Visitor, ChannelId>,
+    /// The channels that the pool knows by name.
+    idle: IdleChannels,
+    client: Option<(SessionId, Arc<Demand>)>,
+    seats: Seats,
+    refusals: Refusals,
+}
+
+impl Running {
+    fn next_deadline(&self) -> Option<Instant> {
+        let pool = self.pool.next_deadline(Instant::now());
+        [pool, self.refusals.next()].into_iter().flatten().min()
+    }
+
+    fn on_time(&mut self) -> Vec<Action> {
+        let now = Instant::now();
+        for line in self.refusals.on_time(now) {
+            tell(&self.service.rules.config.name, &line);
+        }
+        self.pool.on_time(now)
+    }
+
+    /// Other rules from now on. Relays, and visitors that wait, are not sent away.
+    fn configure(&mut self, rules: Rules) -> Vec<Action> {
+        self.service.rules = rules;
+        self.pool.configure(self.service.rules.settings(), Instant::now())
+    }
+
+    /// Whoever may not come is reset before anything is spent on it.
+    fn on_accept(&mut self, tcp: TcpStream, peer: SocketAddr) -> Vec<Action> {
+        let config = &self.service.rules.config;
+        let seat = match config.access.admits(peer.ip()) {
+            true => self.seats.take(config.limits.visitors).ok_or(Refusal::Visitors),
+            false => Err(Refusal::NotAllowed),
+        };
+        let seat = match seat {
+            Ok(seat) => seat,
+            Err(refusal) => {
+                tcp::reset_on_drop(&tcp);
+                self.refused(refusal, Some(peer));
+                return Vec::new();
+            }
+        };
+        tcp::set_options(&tcp, &self.service.rules.tcp, config.nodelay);
+        let since = tokio::time::Instant::now();
+        let until = since + self.service.rules.settings().longest_wait();
+        let visitor = Visitor { tcp, peer, since, until, moves: 0, seat };
+        self.pool.on_visitor(visitor, since.into_std())
+    }
+
+    /// An idle channel has died.
+    fn on_dead(&mut self, id: ChannelId) -> Vec<Action> {
+        tracing::debug!(service = %self.service.rules.config.name, "an idle data channel has died");
+        self.pool.on_lost(&id, Instant::now())
+    }
+
+    fn on_event(&mut self, event: Event) -> Vec<Action> {
+        let now = Instant::now();
+        let current = self.client.as_ref().map(|(session, _)| *session);
+        match event {
+            // Two handshakes may overtake each other on the way here; the registry's order counts.
+            Event::ClientCame { session, .. } if current.is_some_and(|current| current > session) => {
+                Vec::new()
+            }
+            Event::ClientCame { session, demand, .. } => {
+                self.client = Some((session, demand));
+                self.pool.on_client(now)
+            }
+            Event::ClientWent(session) if current == Some(session) => {
+                self.client = None;
+                self.pool.on_client_gone(now)
+            }
+            Event::ClientWent(_) => Vec::new(),
+            Event::Channel(session, channel) if current == Some(session) => {
+                let id = self.idle.insert(channel);
+                self.pool.on_channel(id, now)
+            }
+            Event::Channel(..) => Vec::new(),
+            Event::Returned(visitor) => {
+                let since = visitor.since.into_std();
+                self.pool.on_returned(visitor, since, now)
+            }
+            Event::Configured(rules) => self.configure(*rules),
+            Event::Listen(..) => Vec::new(),
+        }
+    }
+
+    fn act(&mut self, mut actions: Vec<Action>) {
+        // What is found out here leads to further actions; each takes a visitor or a channel out of the pool, so this ends.
+        while let Some(action) = actions.pop() {
+            match action {
+                Action::Pair(visitor, id) => {
+                    if let Some(channel) = self.idle.take(id) {
+                        actions.extend(self.join(visitor, channel));
+                    }
+                }
+                Action::Request(n) => {
+                    if let Some((_, demand)) = &self.client {
+                        demand.add(n);
+                    }
+                }
+                Action::Refuse(visitor, Why::Full) => {
+                    tcp::reset_on_drop(&visitor.tcp);
+                    self.refused(Refusal::Waiting, Some(visitor.peer));
+                }
+                Action::Refuse(visitor, why) => {
+                    visitor.refuse(&self.service.rules.config.name, &self.service.counters, why.as_str());
+                }
+                Action::Discard(id) => drop(self.idle.take(id)),
+                Action::Surplus(id) => {
+                    drop(self.idle.take(id));
+                    self.refused(Refusal::Channels, None);
+                }
+            }
+        }
+    }
+
+    /// Joins the two, unless one of them is of no use any more.
+    fn join(&mut self, visitor: Visitor, channel: Stream) -> Vec<Action> {
+        let TcpService { rules, counters, events, relays, .. } = &self.service;
+        let now = Instant::now();
+        let may_come = rules.config.access.admits(visitor.peer.ip());
+        if !may_come || visitor.is_gone() {
+            // The channel is for another.
+            if may_come {
+                tracing::debug!(service = %rules.config.name, visitor = %visitor.peer, "visitor left while it waited");
+            } else {
+                tcp::reset_on_drop(&visitor.tcp);
+                self.refused(Refusal::NotAllowed, Some(visitor.peer));
+            }
+            let id = self.idle.insert(channel);
+            return self.pool.on_unspent(id, now);
+        }
+        if is_dead(&channel) {
+            tracing::debug!(service = %rules.config.name, "a data channel had died before it was used");
+            let since = visitor.since.into_std();
+            return self.pool.on_dead(visitor, since, now);
+        }
+        relays.spawn(visitor::serve(
+            visitor,
+            channel,
+            rules.config.clone(),
+            events.clone(),
+            counters.clone(),
+            relays.clone(),
+        ));
+        Vec::new()
+    }
+
+    /// Counts, and tells of it, but not too often.
+    fn refused(&mut self, refusal: Refusal, peer: Option<SocketAddr>) {
+        let TcpService { rules, counters, .. } = &self.service;
+        let counter = match refusal {
+            Refusal::NotAllowed => &counters.denied,
+            Refusal::Visitors | Refusal::Waiting | Refusal::Channels | Refusal::Flows => &counters.over_limit,
+        };
+        Counters::add(counter, 1);
+        let (name, reason) = (&rules.config.name, refusal.as_str());
+        match peer {
+            Some(peer) => {
+                tracing::debug!(target: "rathole::visitor", service = %name, visitor = %peer, reason, "visitor refused");
+            }
+            None => tracing::debug!(service = %name, reason, "data channel closed"),
+        }
+        if let Some(line) = self.refusals.add(refusal, 1, Instant::now()) {
+            tell(&rules.config.name, &line);
+        }
+    }
+}
+
+/// The line for what was refused in a minute.
+pub fn tell(service: &str, Line { refusal, count }: &Line) {
+    let reason = refusal.as_str();
+    match refusal {
+        Refusal::NotAllowed => tracing::info!(service = %service, count, reason, "visitors refused"),
+        Refusal::Visitors | Refusal::Waiting => {
+            tracing::warn!(service = %service, count, reason, "visitors refused");
+        }
+        Refusal::Channels => tracing::warn!(service = %service, count, reason, "data channels closed"),
+        Refusal::Flows => {
+            tracing::warn!(service = %service, count, reason, "visitors pushed out by newer ones");
+        }
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

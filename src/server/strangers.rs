@@ -1,82 +1,151 @@
-//! Failed authentications in the log: one line for an address in ten seconds, however often it tries.
+//! Failed authentications: how they are told, and how long the answer is held back.
 //!
-//! The first failure is told at once, further ones are counted and told together when the ten seconds are over. Pure:
-//! `now` is an argument. Bounded: addresses beyond the bound are counted together.
+//! One line for a source in ten seconds, however often it tries: the first failure is told at once, further ones are
+//! counted and told together when the ten seconds are over. Each line names a peer's address, so that what reads the
+//! log can ban it; of an IPv6 /64, which counts as one, the address that failed last. A source that failed within the
+//! last minute waits for its next verdict, longer each time. Pure: `now` is an argument. Bounded: sources beyond the
+//! bound are counted together.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Between two lines for one address.
+use super::gate::Source;
+
+/// Between two lines for one source.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Addresses that are told apart.
-const MAX_ADDRESSES: usize = 1024;
+/// A source that did not fail for so long has a clean slate.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// Sources that are told apart.
+const MAX_SOURCES: usize = 1024;
+
+/// How long the second failure's answer is held back; it doubles with each further one, up to the longest.
+const DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Who failed to authenticate of late.
 #[derive(Debug, Default)]
 pub struct Strangers {
-    addresses: HashMap<IpAddr, Failures>,
-    /// Failures of addresses that found no place.
-    others: u64,
-    others_since: Option<Instant>,
+    sources: HashMap<Source, Failures>,
+    /// Of sources that found no place.
+    others: Option<Failures>,
 }
 
 #[derive(Debug)]
 struct Failures {
     told: Instant,
     untold: u64,
+    /// In a row, without a minute's pause.
+    recent: u32,
+    last: Instant,
+    peer: SocketAddr,
 }
 
 /// A line to log.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Line {
     /// Whose failures; None: of many addresses.
-    pub address: Option<IpAddr>,
+    pub peer: Option<SocketAddr>,
     /// How many since the last line.
     pub failures: u64,
 }
 
+/// What becomes of a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it is told at once.
+    pub tell: bool,
+    /// How long its answer is held back.
+    pub delay: Duration,
+}
+
 impl Strangers {
-    /// An address failed: perhaps a line is due at once.
-    pub fn on_failure(&mut self, address: IpAddr, now: Instant) -> Option<Line> {
-        if let Some(failures) = self.addresses.get_mut(&address) {
-            failures.untold += 1;
-            return None;
+    /// A peer failed.
+    pub fn on_failure(&mut self, peer: SocketAddr, now: Instant) -> Verdict {
+        let full = self.sources.len() >= MAX_SOURCES;
+        let source = Source::of(peer.ip());
+        if let Some(failures) = self.sources.get_mut(&source) {
+            return Verdict { tell: false, delay: failures.on_failure(peer, now) };
         }
-        if self.addresses.len() >= MAX_ADDRESSES {
-            self.others += 1;
-            self.others_since.get_or_insert(now);
-            return None;
+        if full {
+            let failures = self.others.get_or_insert_with(|| Failures::new(peer, now));
+            return Verdict { tell: false, delay: failures.on_failure(peer, now) };
         }
-        self.addresses.insert(address, Failures { told: now, untold: 0 });
-        Some(Line { address: Some(address), failures: 1 })
+        let mut failures = Failures::new(peer, now);
+        let delay = failures.on_failure(peer, now);
+        failures.untold = 0;
+        self.sources.insert(source, failures);
+        Verdict { tell: true, delay }
     }
 
-    /// Time has passed: the lines that are due. An address that stayed quiet is forgotten.
+    /// Time has passed: the lines that are due. A source that stayed quiet is forgotten.
     pub fn on_time(&mut self, now: Instant) -> Vec<Line> {
         let mut lines = Vec::new();
-        self.addresses.retain(|address, failures| {
-            if now < failures.told + INTERVAL {
-                return true;
+        self.sources.retain(|_, failures| {
+            if let Some(count) = failures.due(now) {
+                lines.push(Line { peer: Some(failures.peer), failures: count });
             }
-            let untold = std::mem::take(&mut failures.untold);
-            failures.told = now;
-            if untold > 0 {
-                lines.push(Line { address: Some(*address), failures: untold });
-            }
-            untold > 0
+            !failures.is_old(now)
         });
-        if self.others_since.is_some_and(|since| now >= since + INTERVAL) {
-            self.others_since = None;
-            lines.push(Line { address: None, failures: std::mem::take(&mut self.others) });
+        if let Some(others) = &mut self.others {
+            lines.extend(others.due(now).map(|failures| Line { peer: None, failures }));
+            if others.is_old(now) {
+                self.others = None;
+            }
         }
         lines
     }
 
-    /// Whether [`Strangers::on_time`] may have something to say some time.
+    /// The end has come: all that was not told.
+    pub fn on_end(&mut self) -> Vec<Line> {
+        let told = self.sources.drain().map(|(_, failures)| (Some(failures.peer), failures.untold));
+        let others = self.others.take().map(|others| (None, others.untold));
+        let lines = told.chain(others).filter(|(_, failures)| *failures > 0);
+        lines.map(|(peer, failures)| Line { peer, failures }).collect()
+    }
+
+    /// Whether [`Strangers::on_time`] may have something to do some time.
     pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.others_since.is_none()
+        self.sources.is_empty() && self.others.is_none()
+    }
+}
+
+impl Failures {
+    fn new(peer: SocketAddr, now: Instant) -> Self {
+        Failures { told: now, untold: 0, recent: 0, last: now, peer }
+    }
+
+    /// Says how long the answer is held back.
+    fn on_failure(&mut self, peer: SocketAddr, now: Instant) -> Duration {
+        if self.is_quiet(now) {
+            self.recent = 0;
+        }
+        let delay = match self.recent {
+            0 => Duration::ZERO,
+            n => DELAY.0.saturating_mul(1 << (n - 1).min(16)).min(DELAY.1),
+        };
+        self.recent = self.recent.saturating_add(1);
+        self.untold += 1;
+        (self.last, self.peer) = (now, peer);
+        delay
+    }
+
+    /// How many are to be told now.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.untold == 0 || now < self.told + INTERVAL {
+            return None;
+        }
+        self.told = now;
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        now >= self.last + MEMORY
+    }
+
+    fn is_old(&self, now: Instant) -> bool {
+        self.untold == 0 && now >= self.told + INTERVAL && self.is_quiet(now)
     }
 }
 
@@ -86,39 +155,77 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn address(n: u32) -> IpAddr {
-        IpAddr::V4(n.into())
+    fn peer(n: u32) -> SocketAddr {
+        SocketAddr::new(std::net::Ipv4Addr::from(n).into(), 7)
     }
 
     #[test]
     fn one_line_in_ten_seconds() {
         let start = Instant::now();
         let mut strangers = Strangers::default();
-        assert_eq!(
-            strangers.on_failure(address(1), start),
-            Some(Line { address: Some(address(1)), failures: 1 })
-        );
+        assert!(strangers.on_failure(peer(1), start).tell);
         for tenth in 1..100 {
-            assert_eq!(strangers.on_failure(address(1), start + SECOND * tenth / 10), None);
-            assert_eq!(strangers.on_time(start + SECOND * tenth / 10), []);
+            let now = start + SECOND * tenth / 10;
+            assert!(!strangers.on_failure(peer(1), now).tell);
+            assert_eq!(strangers.on_time(now), []);
         }
-        assert_eq!(
-            strangers.on_time(start + 10 * SECOND),
-            [Line { address: Some(address(1)), failures: 99 }]
-        );
-        assert_eq!(strangers.on_time(start + 20 * SECOND), []);
+        assert_eq!(strangers.on_time(start + 10 * SECOND), [Line { peer: Some(peer(1)), failures: 99 }]);
+        // The next is not told before another ten seconds are over.
+        assert!(!strangers.on_failure(peer(1), start + 11 * SECOND).tell);
+        assert_eq!(strangers.on_time(start + 19 * SECOND), []);
+        assert_eq!(strangers.on_time(start + 20 * SECOND), [Line { peer: Some(peer(1)), failures: 1 }]);
+        assert_eq!(strangers.on_time(start + 70 * SECOND), []);
+        assert_eq!(strangers.on_time(start + 71 * SECOND), []);
         assert!(strangers.is_empty());
-        assert!(strangers.on_failure(address(1), start + 20 * SECOND).is_some());
+        assert!(strangers.on_failure(peer(1), start + 72 * SECOND).tell);
     }
 
     #[test]
-    fn many_addresses_share_a_line() {
+    fn a_prefix_of_ipv6_is_one_source_and_the_line_names_an_address() {
         let start = Instant::now();
         let mut strangers = Strangers::default();
-        let told = (0..5000).filter(|n| strangers.on_failure(address(*n), start).is_some()).count();
-        assert_eq!(told, MAX_ADDRESSES);
-        let others = Line { address: None, failures: 5000 - MAX_ADDRESSES as u64 };
+        let [first, last]: [SocketAddr; 2] =
+            ["[2001:db8::1]:1", "[2001:db8::2]:2"].map(|a| a.parse().unwrap());
+        assert!(strangers.on_failure(first, start).tell);
+        assert!(!strangers.on_failure(last, start).tell);
+        assert_eq!(strangers.on_time(start + 10 * SECOND), [Line { peer: Some(last), failures: 1 }]);
+    }
+
+    #[test]
+    fn many_sources_share_a_line() {
+        let start = Instant::now();
+        let mut strangers = Strangers::default();
+        let told = (0..5000).filter(|n| strangers.on_failure(peer(*n), start).tell).count();
+        assert_eq!(told, MAX_SOURCES);
+        let others = Line { peer: None, failures: 5000 - MAX_SOURCES as u64 };
         assert_eq!(strangers.on_time(start + 10 * SECOND), [others]);
+        assert_eq!(strangers.on_time(start + 60 * SECOND), []);
         assert!(strangers.is_empty());
+    }
+
+    #[test]
+    fn what_is_untold_at_the_end_is_told_then() {
+        let start = Instant::now();
+        let mut strangers = Strangers::default();
+        for n in [1, 2, 2, 2] {
+            strangers.on_failure(peer(n), start);
+        }
+        assert_eq!(strangers.on_end(), [Line { peer: Some(peer(2)), failures: 2 }]);
+        assert!(strangers.is_empty());
+    }
+
+    #[test]
+    fn answers_are_held_back_longer_and_longer() {
+        let start = Instant::now();
+        let mut strangers = Strangers::default();
+        let mut delay = |n, after: Duration| strangers.on_failure(peer(n), start + after).delay.as_millis();
+        let delays: Vec<_> = (0..8).map(|n| delay(1, n * SECOND)).collect();
+        assert_eq!(delays, [0, 100, 200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!(delay(2, 8 * SECOND), 0, "another source");
+        assert_eq!(delay(1, 66 * SECOND), 2000, "within a minute");
+        assert_eq!(delay(1, 126 * SECOND), 0, "after a minute's silence");
+        for _ in 0..100_000 {
+            assert!(delay(1, 127 * SECOND) <= 2000);
+        }
     }
 }

@@ -1,17 +1,25 @@
 //! One visitor, from its data channel to its end.
+//!
+//! A channel may have died without a sign: v1 has no answer to StartForward. What it keeps: a visitor whose channel fails
+//! is moved to another only while not one of its own bytes was written, so nothing can happen twice. What cannot be known:
+//! once its bytes are written they may be lost with the channel; then the visitor is reset, and knows as much as with
+//! any connection that breaks. An orderly end after StartForward is what the local service says, and is passed on.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::proxy_header;
 use super::registry::Event;
-use crate::config::{ProxyProtocol, ServerService};
+use super::seats::Seat;
+use crate::config::{ProxyProtocol, ServerKind, ServerService};
 use crate::counters::Counters;
 use crate::relay::{Relay, Side};
 use crate::tasks::Scope;
@@ -20,6 +28,8 @@ use crate::wire::DataCommand;
 
 /// The first bytes of a data channel fit into its socket's buffer: one that does not take them at once is dead.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+const CUT: &str = "cut by the stop of this server";
 
 /// How often a visitor is moved to another channel.
 const MAX_MOVES: u8 = 2;
@@ -33,11 +43,22 @@ pub struct Visitor {
     pub peer: SocketAddr,
     /// When it was accepted.
     pub since: Instant,
+    /// Until when it may be moved to another channel.
+    pub until: Instant,
     /// How often it got a channel that failed.
     pub moves: u8,
+    /// Its place among the service's visitors.
+    pub seat: Seat,
 }
 
 impl Visitor {
+    /// Whether it has reset its connection. One that has only ended its direction may want an answer.
+    pub fn is_gone(&self) -> bool {
+        let mut byte = [0];
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(self.tcp.poll_peek(&mut cx, &mut ReadBuf::new(&mut byte)), Poll::Ready(Err(_)))
+    }
+
     /// Ends the visitor's connection by a reset, and says why.
     pub fn refuse(self, service: &str, counters: &Counters, reason: &str) {
         Counters::add(&counters.unserved, 1);
@@ -53,46 +74,66 @@ impl Visitor {
     }
 }
 
-/// Starts the channel and relays until the end. A visitor whose channel fails at the start is returned to its service.
+/// Starts the channel and relays until the end. A visitor whose channel fails before it has said anything is returned to
+/// its service.
 pub async fn serve(
     visitor: Visitor,
     mut channel: Stream,
     service: Arc<ServerService>,
-    proxy_protocol: Option<ProxyProtocol>,
     events: mpsc::WeakSender<Event>,
     counters: Arc<Counters>,
     scope: Scope,
 ) {
     let running = counters.running();
-    let started = tokio::select! {
-        started = timeout(START_TIMEOUT, start(&mut channel, &visitor, proxy_protocol)) => started,
-        () = scope.cutting() => return visitor.refuse(&service.name, &counters, "cut by the stop of this server"),
+    let client = channel.tcp().peer_addr().ok();
+    // Whatever drops them midway must not look like an end.
+    channel.reset_on_drop();
+    tcp::reset_on_drop(&visitor.tcp);
+    let begun = tokio::select! {
+        begun = Box::pin(begin(&mut channel, &visitor, &service)) => begun,
+        () = scope.cutting() => {
+            return log_end(&service, visitor.peer, client, (0, 0), visitor.since, CUT);
+        }
     };
-    if !matches!(started, Ok(Ok(()))) {
-        tracing::debug!(service = %service.name, visitor = %visitor.peer, "data channel was dead: taking another");
+    if let Err(error) = begun {
+        tracing::debug!(service = %service.name, visitor = %visitor.peer, %error, "data channel was dead: taking another");
         drop(channel);
+        drop(running);
         return give_back(visitor, &service, &events, &counters);
     }
-    let client = channel.tcp().peer_addr().ok();
-    let Visitor { tcp, peer, since, .. } = visitor;
+    let Visitor { tcp, peer, since, seat, .. } = visitor;
     Counters::add(&counters.visitors, 1);
     let mut relay = Relay::new(channel, tcp, Side::Server, since, counters.clone());
     let reason = tokio::select! {
         reason = relay.run() => reason.to_string(),
         () = scope.cutting() => {
             relay.cut();
-            "cut by the stop of this server".to_owned()
+            CUT.to_owned()
         }
     };
     drop(running);
+    drop(seat);
+    log_end(&service, peer, client, (relay.up(), relay.down()), since, &reason);
+}
+
+/// The line for each ended visitor; `peer` is the client, `moved` is up and down.
+fn log_end(
+    service: &ServerService,
+    visitor: SocketAddr,
+    peer: Option<SocketAddr>,
+    moved: (u64, u64),
+    since: Instant,
+    reason: &str,
+) {
+    let (up, down) = moved;
     tracing::info!(
         target: "rathole::visitor",
         service = %service.name,
-        visitor = %peer,
-        peer = client.map(tracing::field::display),
-        bytes = relay.up() + relay.down(),
-        up = relay.up(),
-        down = relay.down(),
+        visitor = %visitor,
+        peer = peer.map(tracing::field::display),
+        bytes = up + down,
+        up,
+        down,
         duration = ?in_ms(since),
         reason,
         "visitor ended"
@@ -104,18 +145,34 @@ fn in_ms(since: Instant) -> Duration {
     Duration::from_millis(since.elapsed().as_millis() as u64)
 }
 
+/// Starts the channel, and watches it until the visitor or the service has something to say.
+async fn begin(channel: &mut Stream, visitor: &Visitor, service: &ServerService) -> io::Result<()> {
+    let deadline = visitor.until.min(Instant::now() + START_TIMEOUT);
+    timeout_at(deadline, start(channel, visitor, service)).await??;
+    let mut byte = [0];
+    tokio::select! {
+        biased;
+        // An end or a byte is the service's, whoever has nothing to say; the relay passes it on.
+        sign = channel.tcp().peek(&mut byte) => sign.map(drop),
+        _ = visitor.tcp.readable() => Ok(()),
+    }
+}
+
 /// Writes StartForward and, where wanted, the PROXY header: none of it is the visitor's.
-async fn start(
-    channel: &mut Stream,
-    visitor: &Visitor,
-    proxy_protocol: Option<ProxyProtocol>,
-) -> std::io::Result<()> {
+async fn start(channel: &mut Stream, visitor: &Visitor, service: &ServerService) -> io::Result<()> {
     let mut bytes = DataCommand::StartForwardTcp.encode().to_vec();
-    if let Some(version) = proxy_protocol {
+    if let Some(version) = proxy_protocol(service) {
         bytes.extend(proxy_header::encode(version, visitor.peer, visitor.tcp.local_addr()?));
     }
     channel.write_all(&bytes).await?;
     channel.flush().await
+}
+
+fn proxy_protocol(service: &ServerService) -> Option<ProxyProtocol> {
+    match service.kind {
+        ServerKind::Tcp { proxy_protocol } => proxy_protocol,
+        ServerKind::Udp => None,
+    }
 }
 
 fn give_back(
@@ -125,8 +182,8 @@ fn give_back(
     counters: &Counters,
 ) {
     visitor.moves += 1;
-    if visitor.moves > MAX_MOVES {
-        return visitor.refuse(&service.name, counters, "data channels failed");
+    if visitor.moves > MAX_MOVES || visitor.until <= Instant::now() {
+        return visitor.refuse(&service.name, counters, "data channel failed");
     }
     let visitor = match events.upgrade() {
         Some(events) => match events.try_send(Event::Returned(visitor)) {

@@ -5,12 +5,14 @@
 //! in is an error of [`Acceptor::new`] and [`Connector::new`].
 
 pub mod buffer;
+pub mod liveness;
 #[cfg(feature = "noise")]
 pub mod noise;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 #[cfg(any(feature = "noise", feature = "websocket"))]
 mod queue;
+mod rotation;
 pub mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -26,6 +28,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::config;
+
+/// The longest record, or HTTP head, that is taken from a client before it is authenticated: a hello needs 37 bytes,
+/// an upgrade a few hundred. See `docs/limits.md`.
+#[cfg(any(feature = "tls", feature = "noise", feature = "websocket"))]
+const STRANGER: usize = 4 * 1024;
 
 /// A connection between client and server, whatever carries it.
 #[derive(Debug)]
@@ -88,6 +95,20 @@ impl Stream {
             #[cfg(feature = "websocket")]
             Stream::WebSocket(websocket) => websocket.can_half_close(),
             _ => true,
+        }
+    }
+
+    /// The peer is authenticated. Until then what it can make an accepted stream hold is bounded to what a hello needs
+    /// ([`STRANGER`]).
+    pub fn trust(&mut self) {
+        match self {
+            Stream::Tcp(_) => {}
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.trust(),
+            #[cfg(feature = "noise")]
+            Stream::Noise(noise) => noise.trust(),
+            #[cfg(feature = "websocket")]
+            Stream::WebSocket(websocket) => websocket.trust(),
         }
     }
 
@@ -205,6 +226,7 @@ pub struct Connector {
     #[cfg(feature = "proxy")]
     proxy: Option<config::Proxy>,
     layer: Layer,
+    former: rotation::Former<Layer>,
 }
 
 #[derive(Debug, Clone)]
@@ -247,6 +269,7 @@ impl Connector {
             #[cfg(feature = "proxy")]
             proxy: client.proxy.clone(),
             layer,
+            former: rotation::Former::default(),
         })
     }
 
@@ -263,6 +286,15 @@ impl Connector {
     /// Connects to one of `addresses` and does the transport's handshake. The caller sets the deadline.
     /// `nodelay` is the channel's own wish. The stream knows its peer's address.
     pub async fn connect(&self, addresses: &[SocketAddr], nodelay: bool) -> io::Result<Stream> {
+        if !self.former.is_empty() {
+            return Box::pin(self.connect_in_transition(addresses, nodelay)).await;
+        }
+        let tcp = self.open(addresses, nodelay).await?;
+        self.layer.connect(tcp).await
+    }
+
+    /// The connection underneath, through the proxy if there is one.
+    async fn open(&self, addresses: &[SocketAddr], nodelay: bool) -> io::Result<TcpStream> {
         #[allow(unused_mut)]
         let mut tcp = tcp::connect(addresses).await?;
         #[cfg(feature = "proxy")]
@@ -270,7 +302,13 @@ impl Connector {
             proxy::handshake(proxy, &mut tcp, &self.remote).await?;
         }
         tcp::set_options(&tcp, &self.tcp, nodelay);
-        match &self.layer {
+        Ok(tcp)
+    }
+}
+
+impl Layer {
+    async fn connect(&self, tcp: TcpStream) -> io::Result<Stream> {
+        match self {
             Layer::Tcp => Ok(Stream::Tcp(tcp)),
             #[cfg(feature = "tls")]
             Layer::Tls(tls) => Ok(Stream::Tls(Box::new(tls.connect(tcp).await?))),

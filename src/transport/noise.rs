@@ -13,40 +13,59 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use snow::params::{DHChoice, NoiseParams};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::SettingError;
+use super::rotation::Former;
 use crate::config;
 pub use keys::{KEY_LEN, Keypair, public_key, to_base64};
 pub use stream::Stream;
 
 /// The server's side: the responder.
 #[derive(Debug, Clone)]
-pub struct Acceptor(Party);
+pub struct Acceptor {
+    party: Party,
+    former: Former<Party>,
+}
 
 impl Acceptor {
     /// Checks pattern and keys.
     pub fn new(settings: &config::Noise) -> Result<Self, SettingError> {
-        Party::new(settings, Role::Responder).map(Acceptor)
+        let party = Party::new(settings, Role::Responder)?;
+        Ok(Acceptor { party, former: Former::default() })
+    }
+
+    /// Takes the place of `old`. If `changed`, then clients with the key that `old` wanted, and those that know only
+    /// the key that `old` had, are still taken until `until`. Not with the patterns in which the first message does
+    /// not show which keys the client knows (KN, KX, K1N ... for its own, NX, XX ... for ours).
+    pub(super) fn succeed(&mut self, old: &Acceptor, changed: bool, until: Instant) {
+        let replaced = changed.then_some(&old.party);
+        let fits = |former: &Party| {
+            former.0.params.name == self.party.0.params.name
+                && (former.checks_peer() || !self.party.checks_peer())
+        };
+        self.former = Former::after(replaced, &old.former, Instant::now(), until, fits);
     }
 
     /// Runs the handshake. The caller sets the deadline.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<Stream> {
-        self.0.handshake(tcp).await
+        let former: Vec<_> = self.former.good(Instant::now()).cloned().collect();
+        Ok(self.party.handshake(tcp, former).await?.distrust())
     }
 
     /// The public key that clients pin.
     pub fn public_key(&self) -> Option<[u8; KEY_LEN]> {
-        public_key(&*self.0.0.private)
+        public_key(&*self.party.0.private)
     }
 
     /// Replaces what must be random in each handshake, to reproduce recorded ones. It makes them worthless.
     #[doc(hidden)]
     pub fn with_fixed_ephemeral(self, key: [u8; KEY_LEN]) -> Self {
-        Acceptor(self.0.with_fixed_ephemeral(key))
+        Acceptor { party: self.party.with_fixed_ephemeral(key), ..self }
     }
 }
 
@@ -62,7 +81,12 @@ impl Connector {
 
     /// Runs the handshake. The caller sets the deadline.
     pub async fn connect(&self, tcp: TcpStream) -> io::Result<Stream> {
-        self.0.handshake(tcp).await
+        self.0.handshake(tcp, Vec::new()).await
+    }
+
+    /// Whether the server must have a certain key.
+    pub(super) fn checks_peer(&self) -> bool {
+        self.0.checks_peer()
     }
 
     /// Replaces what must be random in each handshake, to reproduce recorded ones. It makes them worthless.
@@ -190,13 +214,29 @@ impl Party {
         }))
     }
 
-    async fn handshake(&self, mut tcp: TcpStream) -> io::Result<Stream> {
-        let state = self.state().map_err(|error| io::Error::other(format!("Noise: {error}")))?;
-        let session = handshake::run(&mut tcp, state, self.0.params.cipher, self.0.pin).await?;
+    /// `former`: what may be used instead, if the peer turns out to mean that.
+    async fn handshake(&self, mut tcp: TcpStream, former: Vec<Party>) -> io::Result<Stream> {
+        let mut pins = Vec::new();
+        if let Some(pin) = self.0.pin {
+            pins.push(pin);
+            pins.extend(former.iter().filter_map(|party| party.0.pin));
+        }
+        let others = former.into_iter().map(|party| party.state());
+        let session = handshake::run(&mut tcp, self.state()?, others, self.0.params.cipher, &pins).await?;
         Ok(Stream::resume(tcp, session))
     }
 
-    fn state(&self) -> Result<snow::HandshakeState, snow::Error> {
+    /// Whether the peer must have a certain key.
+    fn checks_peer(&self) -> bool {
+        let Settled { params, role, pin, .. } = &*self.0;
+        pin.is_some() && params.handshake.pattern.needs_local_static_key(!role.is_initiator())
+    }
+
+    fn state(&self) -> io::Result<snow::HandshakeState> {
+        self.begin().map_err(|error| io::Error::other(format!("Noise: {error}")))
+    }
+
+    fn begin(&self) -> Result<snow::HandshakeState, snow::Error> {
         let Settled { params, role, private, pin, fixed_ephemeral } = &*self.0;
         let pattern = params.handshake.pattern;
         let mut builder = snow::Builder::with_resolver(params.clone(), Box::new(keys::Primitives));

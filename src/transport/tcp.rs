@@ -8,9 +8,10 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
+use super::liveness;
 use crate::config::{Endpoint, Host, TcpOptions};
 
 /// Connections that may wait to be accepted (protocol-v1.md, section 3.1).
@@ -71,8 +72,8 @@ async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
 /// Waits for one of `attempts` to end, and removes it.
 async fn first_done(attempts: &mut Vec<Attempt>) -> io::Result<TcpStream> {
     std::future::poll_fn(|cx| {
-        for at in 0..attempts.len() {
-            if let Poll::Ready(result) = attempts[at].as_mut().poll(cx) {
+        for (at, attempt) in attempts.iter_mut().enumerate() {
+            if let Poll::Ready(result) = attempt.as_mut().poll(cx) {
                 drop(attempts.swap_remove(at));
                 return Poll::Ready(result);
             }
@@ -101,21 +102,16 @@ fn joined(mut faults: Vec<io::Error>) -> io::Error {
         1 => faults.remove(0),
         _ => {
             let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
-            io::Error::new(faults[0].kind(), texts.join("; "))
+            io::Error::new(faults.remove(0).kind(), texts.join("; "))
         }
     }
 }
 
-/// Sets keepalive and nodelay. A refused option costs nothing but itself, so it is only logged.
+/// Sets nodelay, and lets the kernel watch for the peer's death. A refused option costs nothing but itself, so it is
+/// only logged.
 pub fn set_options(tcp: &TcpStream, options: &TcpOptions, nodelay: bool) {
-    let keepalive =
-        TcpKeepalive::new().with_time(options.keepalive_idle).with_interval(options.keepalive_interval);
-    if let Err(error) = tcp.set_nodelay(nodelay) {
-        tracing::debug!(%error, "TCP_NODELAY refused");
-    }
-    if let Err(error) = SockRef::from(tcp).set_tcp_keepalive(&keepalive) {
-        tracing::debug!(%error, "keepalive refused");
-    }
+    set_nodelay(tcp, nodelay);
+    liveness::watch(tcp, options);
 }
 
 /// Sets TCP_NODELAY alone; a refusal is only logged.
@@ -238,20 +234,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_option_is_set() {
+    async fn options_are_set() {
         let listener = listen(loopback()).unwrap();
         let tcp = connect(&[listener.local_addr().unwrap()]).await.unwrap();
-        let options = TcpOptions {
-            keepalive_idle: Duration::from_secs(31),
-            keepalive_interval: Duration::from_secs(7),
-            ..TcpOptions::default()
-        };
-        set_options(&tcp, &options, true);
-        let socket = SockRef::from(&tcp);
-        assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), options.keepalive_idle);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), options.keepalive_interval);
-        set_options(&tcp, &options, false);
+        set_options(&tcp, &TcpOptions::default(), true);
+        assert!(tcp.nodelay().unwrap() && SockRef::from(&tcp).keepalive().unwrap());
+        set_options(&tcp, &TcpOptions::default(), false);
         assert!(!tcp.nodelay().unwrap());
     }
 

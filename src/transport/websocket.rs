@@ -18,9 +18,9 @@ use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::SettingError;
 #[cfg(feature = "tls")]
 use super::tls;
+use super::{STRANGER, SettingError};
 use crate::config;
 use carrier::Carrier;
 use stream::Role;
@@ -49,7 +49,7 @@ impl Acceptor {
     /// Waits for the upgrade and answers it. The caller sets the deadline.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<Stream> {
         let mut carrier = self.carrier(tcp).await?;
-        let request = upgrade::read_head(&mut carrier, b"GET ").await.map_err(broken)?;
+        let request = upgrade::read_head(&mut carrier, b"GET ", STRANGER).await.map_err(broken)?;
         let judged =
             request.and_then(|(bytes, len)| Ok((upgrade::check_request(&bytes[..len])?, bytes, len)));
         match judged {
@@ -99,6 +99,12 @@ impl Connector {
         })
     }
 
+    /// Whether the server is checked.
+    #[cfg(feature = "tls")]
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Asks for the upgrade. The caller sets the deadline.
     pub async fn connect(&self, tcp: TcpStream) -> io::Result<Stream> {
         let mut key = [0; 16];
@@ -106,7 +112,8 @@ impl Connector {
         let mut carrier = self.carrier(tcp).await?;
         carrier.write_all(upgrade::request(&self.host, key).as_bytes()).await.map_err(broken)?;
         carrier.flush().await.map_err(broken)?;
-        let response = upgrade::read_head(&mut carrier, b"HTTP/1.").await.map_err(broken)?;
+        let response =
+            upgrade::read_head(&mut carrier, b"HTTP/1.", upgrade::MAX_RESPONSE).await.map_err(broken)?;
         let judged =
             response.and_then(|(bytes, len)| Ok((upgrade::check_response(&bytes[..len], key)?, bytes, len)));
         match judged {

@@ -91,12 +91,27 @@ impl ExpectAuth {
         (Hello::challenge(nonce).encode(), ExpectAuth { nonce })
     }
 
-    /// Judges Auth. `token` is None for a service that does not exist: the work is the same, so is the answer.
-    pub fn on_auth(self, bytes: &[u8; Auth::LEN], token: Option<&Secret>) -> Result<SessionKey, Ack> {
-        let known = token.is_some();
-        let nobody = Secret::default();
-        let expected = SessionKey::derive(token.unwrap_or(&nobody).expose(), &self.nonce);
+    /// Judges Auth: the session's key, and which of `tokens` it was derived from. There is none for a service that does
+    /// not exist: the work is that of one, and so is the answer.
+    pub fn on_auth<'t>(
+        self,
+        bytes: &[u8; Auth::LEN],
+        tokens: impl Iterator<Item = &'t Secret>,
+    ) -> Result<(SessionKey, &'t Secret), Ack> {
         let Auth(given) = Auth::decode(bytes);
-        if (given == expected) & known { Ok(expected) } else { Err(Ack::AuthFailed) }
+        let mut proven = None;
+        let mut known = false;
+        for token in tokens {
+            known = true;
+            let expected = SessionKey::derive(token.expose(), &self.nonce);
+            if given == expected && proven.is_none() {
+                proven = Some((expected, token));
+            }
+        }
+        if !known {
+            let nobody = Secret::default();
+            let _ = given == SessionKey::derive(nobody.expose(), &self.nonce);
+        }
+        proven.ok_or(Ack::AuthFailed)
     }
 }

@@ -28,10 +28,10 @@ pub enum Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Malformed::Tag { message, tag } => write!(
-                f,
-                "unknown {message} tag {tag:#010x}: the peer does not speak rathole's protocol, or another transport"
-            ),
+            Malformed::Tag { message, tag } => {
+                let (message, hint) = (*message, hint(*tag));
+                write!(f, "unknown {message} tag {tag:#010x}: {hint}")
+            }
             Malformed::Version(version) => {
                 write!(f, "the peer speaks protocol version {version}, this is version {VERSION}")
             }
@@ -42,6 +42,18 @@ impl fmt::Display for Malformed {
 }
 
 impl std::error::Error for Malformed {}
+
+/// Whose bytes these are, and what may be wrong: the first four of protocols that are met instead of this one.
+fn hint(tag: u32) -> &'static str {
+    match &tag.to_le_bytes() {
+        b"HTTP" | [b'<', ..] => {
+            "the peer speaks HTTP: a web server, a captive portal, or is its transport websocket?"
+        }
+        b"SSH-" => "the peer is an SSH server: is the port right?",
+        [0x14..=0x17, 3, ..] => "the peer speaks TLS: is its transport tls, or websocket with tls?",
+        _ => "the peer does not speak rathole's protocol, or another transport",
+    }
+}
 
 /// The first message on every channel, and the server's answer on a control channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +67,9 @@ pub enum Hello {
 impl Hello {
     /// Bytes on the wire.
     pub const LEN: usize = 37;
+
+    /// Bytes that say whether it is a hello at all: tag and version.
+    pub const HEAD: usize = 5;
 
     /// What a client says first.
     pub fn service(digest: ServiceDigest) -> Self {
@@ -79,19 +94,26 @@ impl Hello {
         bytes
     }
 
-    /// From bytes. The tag is judged before the version: garbage is called garbage.
+    /// From bytes.
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, Malformed> {
+        let (head, rest) = bytes.split_at(Self::HEAD);
         let mut digest = [0; 32];
-        digest.copy_from_slice(&bytes[5..]);
-        let hello = match tag(&bytes[..4]) {
+        digest.copy_from_slice(rest);
+        Ok(match Self::decode_head(head)? {
             0 => Hello::Control(digest),
-            1 => Hello::Data(SessionKey(digest)),
-            tag => return Err(Malformed::Tag { message: "hello", tag }),
-        };
-        if bytes[4] != VERSION {
-            return Err(Malformed::Version(bytes[4]));
+            _ => Hello::Data(SessionKey(digest)),
+        })
+    }
+
+    /// Judges the first [`Hello::HEAD`] bytes, before the others have come; the tag. It is judged before the version:
+    /// garbage is called garbage.
+    pub fn decode_head(head: &[u8]) -> Result<u32, Malformed> {
+        let (tag_bytes, version) = head.split_at_checked(4).unwrap_or((head, &[]));
+        match (tag(tag_bytes), version.first()) {
+            (tag @ 0..=1, Some(&VERSION)) => Ok(tag),
+            (0..=1, version) => Err(Malformed::Version(version.copied().unwrap_or_default())),
+            (tag, _) => Err(Malformed::Tag { message: "hello", tag }),
         }
-        Ok(hello)
     }
 }
 

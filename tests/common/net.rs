@@ -94,11 +94,14 @@ pub fn timer(own: SocketAddr, other: SocketAddr) -> Option<u8> {
 /// How many wait for an IPv4 address to answer their attempt to connect.
 pub fn dials(address: SocketAddr) -> usize {
     let (remote, table) = (hex(address), std::fs::read_to_string("/proc/net/tcp").unwrap());
-    let is_dial = |line: &&str| {
-        let mut fields = line.split_whitespace().skip(2);
-        fields.next() == Some(&remote) && fields.next() == Some("02")
-    };
-    table.lines().filter(is_dial).count()
+    let dials = table.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next()?;
+        let found = fields.next() == Some(&remote) && fields.next() == Some("02");
+        found.then_some(local)
+    });
+    // While connections come and go the kernel tells of one several times.
+    dials.collect::<HashSet<_>>().len()
 }
 
 /// Looks into the kernel's socket table for a local address in a state.

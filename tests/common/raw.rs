@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -112,12 +113,22 @@ impl FakeServer {
         self.try_accept().unwrap_or_else(|error| panic!("the client does not connect: {error}"))
     }
 
-    fn try_accept(&self) -> io::Result<TcpStream> {
+    /// Whether no connection comes for this long; one that does is still to be accepted.
+    pub fn nobody_for(&self, time: Duration) -> bool {
+        !self.is_called(time).unwrap()
+    }
+
+    /// Whether a connection is there, at the latest after `time`.
+    fn is_called(&self, time: Duration) -> io::Result<bool> {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         use std::os::fd::AsFd;
         let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(PATIENCE).map_err(|_| io::ErrorKind::InvalidInput)?;
-        if poll(&mut fds, timeout)? == 0 {
+        let timeout = PollTimeout::try_from(time).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(poll(&mut fds, timeout)? > 0)
+    }
+
+    fn try_accept(&self) -> io::Result<TcpStream> {
+        if !self.is_called(PATIENCE)? {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let (stream, _) = self.listener.accept()?;

@@ -17,7 +17,7 @@ use super::common::{announce, net};
 use super::{Links, start};
 
 /// Lets this process have as many descriptors as it may.
-fn many_descriptors() {
+pub fn many_descriptors() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }

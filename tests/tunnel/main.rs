@@ -5,15 +5,23 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod asking;
 mod datagrams;
 mod fake_client;
 mod fake_server;
+mod gate;
 mod hostile;
+mod isolation;
 mod limits;
 mod listeners;
+mod middlebox;
+mod names;
+mod paused;
+mod pool;
 mod proxy_header;
 mod restart;
 mod roles;
+mod silence;
 mod stop;
 mod streams;
 

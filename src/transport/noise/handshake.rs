@@ -20,13 +20,16 @@ const MAX_MESSAGE: usize = 512;
 /// What a peer is told to have done wrong when its bytes make no sense.
 const NOT_NOISE: &str = "the peer does not speak Noise, or another pattern or key";
 
-/// Runs the whole handshake. `pin` is what the peer's static key must be, wherever the pattern transmits one.
+/// Runs the whole handshake. `pins`: the peer's static key must be one of them, if there are any, wherever the pattern
+/// transmits one. `others` are tried on the peer's first message, if that is not meant for `state`.
 pub(super) async fn run(
     tcp: &mut TcpStream,
     mut state: HandshakeState,
+    others: impl Iterator<Item = io::Result<HandshakeState>>,
     cipher: CipherChoice,
-    pin: Option<[u8; KEY_LEN]>,
+    pins: &[[u8; KEY_LEN]],
 ) -> io::Result<Session> {
+    let mut others = Some(others);
     let mut message = [0; 2 + MAX_MESSAGE];
     let mut payload = [0; MAX_MESSAGE];
     while !state.is_handshake_finished() {
@@ -36,14 +39,26 @@ pub(super) async fn run(
             tcp.write_all(&message[..2 + len]).await.map_err(broken)?;
         } else {
             tcp.read_exact(&mut message[..2]).await.map_err(broken)?;
-            let len = usize::from(u16::from_le_bytes([message[0], message[1]]));
+            let head = [message[0], message[1]];
+            let len = usize::from(u16::from_le_bytes(head));
             if len == 0 || len > MAX_MESSAGE {
-                return Err(invalid(format!("{NOT_NOISE} (a first message of {len} bytes)")));
+                return Err(invalid(format!(
+                    "{NOT_NOISE} (its answer begins with \"{}\")",
+                    head.escape_ascii()
+                )));
             }
             tcp.read_exact(&mut message[..len]).await.map_err(broken)?;
-            state.read_message(&message[..len], &mut payload).map_err(refused)?;
+            let mut read = state.read_message(&message[..len], &mut payload);
+            for other in others.take().into_iter().flatten() {
+                if !matches!(read, Err(snow::Error::Decrypt)) {
+                    break;
+                }
+                state = other?;
+                read = state.read_message(&message[..len], &mut payload);
+            }
+            read.map_err(refused)?;
             // As soon as it is known, so that a stranger learns nothing of our own key.
-            check_pin(&state, pin)?;
+            check_pin(&state, pins)?;
         }
     }
     let (initiator, responder) = state.dangerously_get_raw_split();
@@ -55,15 +70,14 @@ pub(super) async fn run(
     Ok(Session::new(cipher, send, receive))
 }
 
-fn check_pin(state: &HandshakeState, pin: Option<[u8; KEY_LEN]>) -> io::Result<()> {
-    match (state.get_remote_static(), pin) {
-        (Some(key), Some(pin)) if !bool::from(key.ct_eq(&pin)) => {
-            let message = "the peer's Noise key is not the pinned one: it is another peer, or `remote_public_key` \
-                           is wrong";
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
-        }
-        _ => Ok(()),
+fn check_pin(state: &HandshakeState, pins: &[[u8; KEY_LEN]]) -> io::Result<()> {
+    let Some(key) = state.get_remote_static() else { return Ok(()) };
+    if pins.is_empty() || pins.iter().any(|pin| bool::from(key.ct_eq(pin))) {
+        return Ok(());
     }
+    let message =
+        "the peer's Noise key is not the pinned one: it is another peer, or `remote_public_key` is wrong";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 fn refused(error: snow::Error) -> io::Error {

@@ -50,6 +50,8 @@ pub enum Fault {
     Forged,
     /// A frame too short to hold a tag.
     Short,
+    /// A record that is too long for a peer that is not authenticated.
+    Long,
     /// All 2^64 - 1 nonces of this direction are used.
     Exhausted,
 }
@@ -189,6 +191,7 @@ impl std::fmt::Display for Fault {
         f.write_str(match self {
             Fault::Forged => "a record was changed on the way, or does not belong to this session",
             Fault::Short => "a record without a tag: the peer broke off speaking Noise",
+            Fault::Long => "a long record before the peer was authenticated",
             Fault::Exhausted => "all nonces of this session are used; it needs a new handshake",
         })
     }

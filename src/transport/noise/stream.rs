@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::session::{self, Fault, MAX_RECORD, Session};
+use crate::transport::STRANGER;
 use crate::transport::queue::Queue;
 
 /// A Noise session over TCP.
@@ -26,6 +27,8 @@ pub struct Stream {
     plain: Queue,
     /// Why nothing more can be read.
     fault: Option<Fault>,
+    /// A peer that is nobody yet may send no long record.
+    trusted: bool,
     /// Sealed and not yet taken by the socket.
     unsent: Queue,
 }
@@ -34,7 +37,17 @@ impl Stream {
     /// A stream that goes on with a session, at a point between two records in both directions.
     pub fn resume(tcp: TcpStream, session: Session) -> Self {
         let (cipher, plain, unsent) = Default::default();
-        Stream { tcp, session, cipher, plain, fault: None, unsent }
+        Stream { tcp, session, cipher, plain, fault: None, trusted: true, unsent }
+    }
+
+    /// A stream to a stranger: until [`Stream::trust`] it takes no long record.
+    pub(super) fn distrust(self) -> Self {
+        Stream { trusted: false, ..self }
+    }
+
+    /// The peer is authenticated, and not only by its key.
+    pub fn trust(&mut self) {
+        self.trusted = true;
     }
 
     /// The TCP connection underneath.
@@ -53,6 +66,10 @@ impl Stream {
             return Poll::Ready(if old == 0 { Ok(None) } else { Err(truncated()) });
         }
         let total = old + fresh;
+        if !self.trusted && begun(self.cipher.held(), &into[old..total]).is_some_and(|len| len > STRANGER) {
+            self.fault = Some(Fault::Long);
+            return Poll::Ready(Err(Fault::Long.into()));
+        }
         if !completes(self.cipher.held(), &into[old..total]) {
             // Only what is new is copied, so that a peer who sends byte by byte makes no work.
             self.cipher.make_room(fresh);
@@ -171,11 +188,15 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// The length of the record that begins with `old`, or with `fresh`.
+fn begun(old: &[u8], fresh: &[u8]) -> Option<usize> {
+    let mut bytes = old.iter().chain(fresh).copied();
+    session::record_len(&[bytes.next()?, bytes.next()?])
+}
+
 /// Whether the record that begins with `old` ends within `fresh`.
 fn completes(old: &[u8], fresh: &[u8]) -> bool {
-    let mut bytes = old.iter().chain(fresh).copied();
-    let (Some(low), Some(high)) = (bytes.next(), bytes.next()) else { return false };
-    session::record_len(&[low, high]).is_some_and(|len| old.len() + fresh.len() >= len)
+    begun(old, fresh).is_some_and(|len| old.len() + fresh.len() >= len)
 }
 
 fn truncated() -> io::Error {
@@ -185,7 +206,7 @@ fn truncated() -> io::Error {
 impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         let kind = match fault {
-            Fault::Forged | Fault::Short => io::ErrorKind::InvalidData,
+            Fault::Forged | Fault::Short | Fault::Long => io::ErrorKind::InvalidData,
             Fault::Exhausted => io::ErrorKind::Other,
         };
         io::Error::new(kind, format!("Noise: {fault}"))

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::session::{Cipher, Session};
 use super::*;
 use crate::config::Secret;
+use crate::transport::STRANGER;
 
 const PATTERNS: [&str; 35] = [
     "NN", "NK", "NX", "XN", "XK", "XX", "KN", "KK", "KX", "IN", "IK", "IX", "NK1", "NX1", "X1N", "X1K",
@@ -387,6 +388,40 @@ async fn a_part_of_a_record_takes_about_as_much_memory_as_was_sent() {
             }
             assert!(two.capacity() <= (2 * sent).max(4096), "{} for {sent}", two.capacity());
         }
+    }
+}
+
+/// Until the peer is authenticated a record is bounded, and so is what is held of it.
+#[tokio::test]
+async fn a_stranger_s_record_is_bounded() {
+    for (payload, good) in [(STRANGER - 18, true), (STRANGER - 17, false)] {
+        for trusted in [true, false] {
+            let (mut raw, two) = sockets().await;
+            let mut two = resume(two, 2, 1).distrust();
+            if trusted {
+                two.trust();
+            }
+            raw.write_all(&records(&[&vec![7; payload]])[0]).await.unwrap();
+            let read = two.read_exact(&mut vec![0; payload]).await;
+            assert_eq!(read.is_ok(), good || trusted, "{payload} {trusted}");
+            drop(raw);
+            assert_eq!(two.read(&mut [0]).await.is_err(), !good && !trusted);
+        }
+    }
+    for seed in 0..50 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut raw, two) = sockets().await;
+        let mut two = resume(two, 2, 1).distrust();
+        let payloads: Vec<_> = (0..20).map(|_| vec![7; random.usize(1..STRANGER - 18)]).collect();
+        let whole: Vec<_> = payloads.iter().map(Vec::as_slice).collect();
+        let bytes = records(&whole).concat();
+        // A part of it, and a reader who takes a hello, if it is there.
+        raw.write_all(&bytes[..random.usize(1..bytes.len())]).await.unwrap();
+        two.tcp().readable().await.unwrap();
+        for _ in 0..5 {
+            let _ = would_wait(&mut two, &mut [0; 37]).await;
+        }
+        assert!(two.capacity() <= 3 * STRANGER, "{}", two.capacity());
     }
 }
 

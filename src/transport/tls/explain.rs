@@ -63,7 +63,10 @@ fn general(fault: Error, peer: &str) -> String {
             | InvalidMessage::UnknownProtocolVersion
             | InvalidMessage::MessageTooLarge
             | InvalidMessage::InvalidEmptyPayload,
-        ) => format!("{peer} does not speak TLS"),
+        ) => format!(
+            "{peer} does not speak TLS: is its transport another one, or does something on the way answer (a captive \
+             portal)?"
+        ),
         Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::Tls12NotOffered

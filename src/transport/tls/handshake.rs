@@ -9,10 +9,11 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use rustls::{
     AlertDescription, ConnectionTrafficSecrets, Error, ExtractedSecrets, PeerMisbehaved, ProtocolVersion,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::record::{Keys, MAX_RECORD, record_length};
+use crate::transport::STRANGER;
 
 /// Bytes asked for at a time: a stranger gets no large buffer.
 const READ: usize = 4096;
@@ -81,8 +82,9 @@ pub trait Side: Sized {
     type Data: 'static;
     /// Whether this is the client.
     const IS_CLIENT: bool;
-    /// Bytes of the peer that may wait for the rest of a handshake message. A client's hello fits into one record.
-    const MOST: usize = if Self::IS_CLIENT { MAX_MESSAGE + MAX_RECORD } else { MAX_RECORD };
+    /// Bytes of the peer that may wait for the rest of a handshake message. A client's hello has a few hundred, with
+    /// keys that withstand quantum computers two thousand.
+    const MOST: usize = if Self::IS_CLIENT { MAX_MESSAGE + MAX_RECORD } else { STRANGER };
 
     /// See `UnbufferedConnectionCommon::process_tls_records`.
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -137,9 +139,18 @@ where
         if pending.received.len() > S::MOST {
             return Err(Failure::Tls(Error::PeerSentOversizedRecord));
         }
+        // A buffer only once there is something to read.
+        tcp.readable().await?;
         pending.received.reserve(READ);
-        if tcp.read_buf(&mut pending.received).await? == 0 {
-            return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into()));
+        match tcp.try_read_buf(&mut pending.received) {
+            Ok(0) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        // What a stranger makes us keep takes no more than it is.
+        if !S::IS_CLIENT {
+            pending.received.shrink_to_fit();
         }
     }
     let (secrets, kernel) = pending.session.finish()?;

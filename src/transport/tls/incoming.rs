@@ -12,11 +12,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::record::{Content, HEADER, Keys, record_length};
+use super::record::{Content, Keys, invalid, record_length};
+use crate::transport::STRANGER;
 use crate::transport::buffer::Pooled;
-
-/// A peer that has not sent this much yet may not be anybody: it gets small reads and no large buffer.
-const YOUNG: usize = 4096;
 
 /// Rests up to this size are parked at once.
 const SMALL: usize = 4096;
@@ -29,8 +27,8 @@ pub struct Incoming {
     plain: Range<usize>,
     /// Received and not yet opened.
     sealed: Range<usize>,
-    /// Bytes read by the user, counted up to [`YOUNG`].
-    delivered: usize,
+    /// A peer that is nobody yet gets small reads, no long record, and no large buffer.
+    trusted: bool,
 }
 
 #[derive(Debug)]
@@ -52,10 +50,15 @@ impl Store {
 
 impl Incoming {
     /// Begins with the records that came together with the end of the handshake.
-    pub fn new(sealed: Vec<u8>) -> Self {
+    pub fn new(sealed: Vec<u8>, trusted: bool) -> Self {
         let whole = 0..sealed.len();
         let store = if sealed.is_empty() { Store::Empty } else { Store::Parked(sealed) };
-        Incoming { store, plain: 0..0, sealed: whole, delivered: 0 }
+        Incoming { store, plain: 0..0, sealed: whole, trusted }
+    }
+
+    /// From now on the peer may send what it wants.
+    pub fn trust(&mut self) {
+        self.trusted = true;
     }
 
     /// Whether nothing sealed is waiting.
@@ -69,14 +72,19 @@ impl Incoming {
         let from = self.plain.start;
         buf.put_slice(&self.store.bytes()[from..from + count]);
         self.plain.start += count;
-        self.delivered = self.delivered.saturating_add(count).min(YOUNG);
         count > 0
     }
 
     /// The length of the next record, if all of it is here.
     pub fn next_record(&mut self) -> io::Result<Option<usize>> {
+        let trusted = self.trusted;
         let sealed = &self.store.bytes()[self.sealed.clone()];
-        Ok(record_length(sealed)?.filter(|length| *length <= sealed.len()))
+        match record_length(sealed)? {
+            Some(length) if !trusted && length > STRANGER => {
+                Err(invalid("the peer sent a long TLS record before it was authenticated"))
+            }
+            length => Ok(length.filter(|length| *length <= sealed.len())),
+        }
     }
 
     /// Opens the next record, of `length`. Application data becomes readable; anything else is returned.
@@ -112,9 +120,9 @@ impl Incoming {
         };
         self.plain = 0..0;
         self.sealed = 0..kept;
-        let end = match self.delivered < YOUNG {
-            true => buffer.len().min(kept + HEADER + YOUNG),
-            false => buffer.len(),
+        let end = match self.trusted {
+            true => buffer.len(),
+            false => buffer.len().min(kept + STRANGER),
         };
         let mut room = ReadBuf::new(&mut buffer[kept..end]);
         ready!(Pin::new(tcp).poll_read(cx, &mut room))?;
@@ -129,8 +137,7 @@ impl Incoming {
         let held = self.sealed.end - start;
         if held == 0 {
             self.clear();
-        } else if matches!(self.store, Store::Lent(_)) && (waiting || held <= SMALL || self.delivered < YOUNG)
-        {
+        } else if matches!(self.store, Store::Lent(_)) && (waiting || held <= SMALL || !self.trusted) {
             self.store = Store::Parked(self.store.bytes()[start..self.sealed.end].to_vec());
             self.plain = self.plain.start.saturating_sub(start)..self.plain.end.saturating_sub(start);
             self.sealed = self.sealed.start - start..held;

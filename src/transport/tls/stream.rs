@@ -57,7 +57,7 @@ impl Stream {
             receive: established.receive,
             send: established.send,
             updates: established.updates,
-            incoming: Incoming::new(established.sealed),
+            incoming: Incoming::new(established.sealed, established.is_client),
             outgoing: Outgoing::default(),
             is_client: established.is_client,
             message: Vec::new(),
@@ -70,6 +70,11 @@ impl Stream {
     /// The connection underneath.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    /// The peer is authenticated, and not only by its certificate.
+    pub fn trust(&mut self) {
+        self.incoming.trust();
     }
 
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::testing::{Bench, endpoint};
 use super::{Acceptor, Connector, Stream, provider};
 use crate::config::TlsClient;
+use crate::transport::STRANGER;
 
 /// Both ends of a loopback connection.
 pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {
@@ -26,9 +27,16 @@ pub(super) async fn handshake(
     tokio::join!(connector.connect(near), acceptor.accept(far))
 }
 
-pub(super) async fn tls_pair(acceptor: &Acceptor, connector: &Connector) -> (Stream, Stream) {
+/// A client, and a server that does not know it yet.
+async fn stranger_pair(acceptor: &Acceptor, connector: &Connector) -> (Stream, Stream) {
     let (client, server) = handshake(acceptor, connector).await;
     (client.unwrap(), server.unwrap())
+}
+
+pub(super) async fn tls_pair(acceptor: &Acceptor, connector: &Connector) -> (Stream, Stream) {
+    let (client, mut server) = stranger_pair(acceptor, connector).await;
+    server.trust();
+    (client, server)
 }
 
 /// A provider for every cipher suite, of both versions.
@@ -202,15 +210,55 @@ async fn a_stranger_and_a_resting_connection_hold_no_large_buffer() {
     let bench = Bench::new();
     let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
     let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
-    let (mut client, mut server) = tls_pair(&acceptor, &connector).await;
-    client.write_all(&noise(200_000, 1)).await.unwrap();
+    let (mut client, mut server) = stranger_pair(&acceptor, &connector).await;
+    // As many short records as the kernels hold, and a reader who takes a hello.
+    client.write_all(&[1; 37]).await.unwrap();
+    for _ in 0..200 {
+        client.write_all(&noise(1000, 1)).await.unwrap();
+    }
     let mut word = [0; 37];
     server.read_exact(&mut word).await.unwrap();
     assert!(!server.incoming.holds_buffer());
-    assert!(server.incoming.held() <= 21 * 1024, "{}", server.incoming.held());
-    let mut rest = vec![0; 200_000 - 37];
+    assert!(server.incoming.held() <= STRANGER, "{}", server.incoming.held());
+    server.trust();
+    let mut rest = vec![0; 200_000];
     server.read_exact(&mut rest).await.unwrap();
     assert_eq!(server.incoming.held(), 0);
+}
+
+/// A long record is taken only from a peer that is authenticated; of a stranger's record no more than `STRANGER` is
+/// held.
+#[tokio::test]
+async fn a_stranger_s_record_is_bounded() {
+    if crate::transport::tls::testing::no_openssl() {
+        return;
+    }
+    let bench = Bench::new();
+    let acceptor = Acceptor::new(&bench.pem("leaf.pem", "leaf.key")).unwrap();
+    let connector = Connector::new(&bench.client("ca.pem"), &endpoint("localhost")).unwrap();
+    for (plain, good) in [(STRANGER - 100, true), (STRANGER + 1, false)] {
+        for trusted in [true, false] {
+            let (mut client, mut server) = stranger_pair(&acceptor, &connector).await;
+            if trusted {
+                server.trust();
+            }
+            client.write_all(&noise(plain, 1)).await.unwrap();
+            let heard = server.read_exact(&mut vec![0; plain]).await;
+            assert_eq!(heard.is_ok(), good || trusted, "{plain} {trusted}");
+            if let Err(fault) = heard {
+                assert!(fault.to_string().contains("before it was authenticated"), "{fault}");
+            }
+        }
+    }
+    let (client, mut server) = stranger_pair(&acceptor, &connector).await;
+    let mut bare = client.tcp;
+    let length = (STRANGER - 5) as u16;
+    let unfinished = [&[23, 3, 3][..], &length.to_be_bytes(), &vec![0; STRANGER - 6]].concat();
+    bare.write_all(&unfinished).await.unwrap();
+    let mut word = [0; 37];
+    let read = tokio::time::timeout(std::time::Duration::from_millis(200), server.read(&mut word)).await;
+    assert!(read.is_err(), "{read:?}");
+    assert!((STRANGER - 1..=STRANGER).contains(&server.incoming.held()), "{}", server.incoming.held());
 }
 
 #[tokio::test]

@@ -42,6 +42,17 @@ impl Carrier {
     }
 }
 
+impl Carrier {
+    /// The peer is authenticated.
+    pub fn trust(&mut self) {
+        match self {
+            Carrier::Plain(_) => {}
+            #[cfg(feature = "tls")]
+            Carrier::Tls(tls) => tls.trust(),
+        }
+    }
+}
+
 impl AsyncRead for Carrier {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         each!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))

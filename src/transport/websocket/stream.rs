@@ -74,6 +74,11 @@ impl Stream {
         self.carrier.tcp()
     }
 
+    /// The peer is authenticated. (A frame is not held, however long.)
+    pub fn trust(&mut self) {
+        self.carrier.trust();
+    }
+
     /// Whether the peer agreed on it: then `poll_shutdown` ends one direction. Otherwise it ends everything, and
     /// must wait until both directions are done.
     pub fn can_half_close(&self) -> bool {

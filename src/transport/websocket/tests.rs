@@ -435,7 +435,7 @@ async fn bytes_behind_the_upgrade_belong_to_the_frames() {
 
     let (one, mut raw) = sockets().await;
     let answer = async {
-        let (request, len) = upgrade::read_head(&mut raw, b"GET ").await.unwrap().unwrap();
+        let (request, len) = upgrade::read_head(&mut raw, b"GET ", 4096).await.unwrap().unwrap();
         let accepted = upgrade::check_request(&request[..len]).unwrap();
         let early = frame_to(Role::Client, 0x82, b"early");
         raw.write_all(&[upgrade::response(&accepted).as_bytes(), &early].concat()).await.unwrap();
@@ -476,7 +476,7 @@ async fn a_server_that_is_no_websocket_is_one_clear_error() {
     {
         let (one, mut raw) = sockets().await;
         let server = async {
-            upgrade::read_head(&mut raw, b"GET ").await.unwrap().unwrap();
+            upgrade::read_head(&mut raw, b"GET ", 4096).await.unwrap().unwrap();
             raw.write_all(answer.as_bytes()).await.unwrap();
             drop(raw);
         };

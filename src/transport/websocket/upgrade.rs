@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// not know it ignores it.
 pub const HALF_CLOSE: &str = "rathole-halfclose";
 
-/// Longest request or response head, in bytes.
-const MAX_HEAD: usize = 8 * 1024;
+/// Longest head of a response, in bytes: a proxy may have much to say.
+pub const MAX_RESPONSE: usize = 8 * 1024;
 
 /// Most header lines.
 const MAX_HEADERS: usize = 64;
@@ -122,7 +122,12 @@ pub fn check_response(head: &[u8], key: [u8; 16]) -> Result<bool, Refused> {
         Some(101) => {}
         Some(code) => {
             let reason: String = response.reason.unwrap_or_default().chars().take(60).collect();
-            return refused(format!("HTTP status {code} {}", reason.escape_debug()));
+            let hint = match code {
+                200..=399 | 511 => "a web server or a captive portal, not rathole",
+                502..=504 => "the web server in front does not reach rathole",
+                _ => "does the web server in front pass `/` on to rathole?",
+            };
+            return refused(format!("HTTP status {code} {} ({hint})", reason.escape_debug()));
         }
         None => return refused("a response without status"),
     }
@@ -149,15 +154,16 @@ pub fn check_response(head: &[u8], key: [u8; 16]) -> Result<bool, Refused> {
 pub async fn read_head(
     from: &mut (impl AsyncRead + Unpin),
     prefix: &[u8],
+    most: usize,
 ) -> io::Result<Result<(Vec<u8>, usize), Refused>> {
     let mut head = vec![0; 1024];
     let mut len = 0;
     loop {
         if len == head.len() {
-            if len >= MAX_HEAD {
-                return Ok(refused(format!("an HTTP head of more than {MAX_HEAD} bytes")));
+            if len >= most {
+                return Ok(refused(format!("an HTTP head of more than {most} bytes")));
             }
-            head.resize(MAX_HEAD, 0);
+            head.resize(most, 0);
         }
         let n = from.read(&mut head[len..]).await?;
         if n == 0 {
@@ -268,16 +274,16 @@ mod tests {
         let bytes = [SAMPLE.as_bytes(), b"frames"].concat();
         for first in 1..bytes.len() {
             let mut pieces = (&bytes[..first]).chain(&bytes[first..]);
-            let (read, len) = read_head(&mut pieces, b"GET ").await.unwrap().unwrap();
+            let (read, len) = read_head(&mut pieces, b"GET ", 4096).await.unwrap().unwrap();
             assert_eq!(&read[..len], SAMPLE.as_bytes());
             assert!(b"frames".starts_with(&read[len..]));
         }
         let endless = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 20_000]].concat();
-        let refused = read_head(&mut &endless[..], b"GET ").await.unwrap().unwrap_err();
-        assert!(refused.why.contains("8192"), "{refused:?}");
+        let refused = read_head(&mut &endless[..], b"GET ", 4096).await.unwrap().unwrap_err();
+        assert!(refused.why.contains("4096"), "{refused:?}");
         // Refused by its first bytes, without an end to wait for.
-        assert!(read_head(&mut &b"\x16\x03\x01"[..], b"GET ").await.unwrap().is_err());
-        let error = read_head(&mut &b"GET / HT"[..], b"GET ").await.unwrap_err();
+        assert!(read_head(&mut &b"\x16\x03\x01"[..], b"GET ", 4096).await.unwrap().is_err());
+        let error = read_head(&mut &b"GET / HT"[..], b"GET ", 4096).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

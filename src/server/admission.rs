@@ -1,0 +1,249 @@
+//! From a proven token to the session: a service has one client, so what becomes of a second one?
+//!
+//! `replace`: it takes the first one's place, at once; if the two do so by turns, it is held back. `refuse`: it is told
+//! no while the first one is alive, that is, was authenticated with the present token and its kernel acknowledges a
+//! heartbeat that is sent now. The handshake's deadline has been met; everything here has one of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+
+use super::control::{self, Demand};
+use super::door::{Acquaintance, Complaint};
+use super::registry::{Event, Incumbent, NewSession, Over, Service, SessionId};
+use super::session::refuse;
+use super::{Settings, Shared};
+use crate::config::{OnDuplicate, Secret};
+use crate::counters::Counters;
+use crate::tasks::Scope;
+use crate::transport::{Stream, liveness, tcp};
+use crate::wire::{Ack, ServiceDigest, SessionKey};
+
+/// How often a newcomer may find, when it wants to take a place, that somebody else has just taken it.
+const ATTEMPTS: usize = 3;
+
+/// A client that has proven that it knows its service's token.
+pub struct Newcomer {
+    /// Its control channel; no Ack was sent.
+    pub stream: Stream,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// The service's digest.
+    pub digest: ServiceDigest,
+    /// The session's key.
+    pub key: SessionKey,
+    /// The token that it knows: the service's present one, or one that is still good.
+    pub token: Secret,
+    /// The service.
+    pub service: Service,
+}
+
+/// What becomes of a newcomer.
+enum Decision {
+    /// It has the place of this one, or a free place.
+    Admit(Over),
+    /// The incumbent at this address is alive.
+    Refuse(SocketAddr),
+    /// It has gone, or there is no place to wait.
+    GiveUp(&'static str),
+}
+
+impl Newcomer {
+    /// Admits it or not, and says so.
+    pub async fn serve(mut self, shared: Arc<Shared>, settings: Arc<Settings>) {
+        for _ in 0..ATTEMPTS {
+            let Some(incumbent) = shared.registry.incumbent(&self.digest) else {
+                match self.begin(&shared, &settings, Over::Only(None)) {
+                    Ok(_) => return,
+                    Err(same) => self = *same,
+                }
+                continue;
+            };
+            let Some(turn) = Turn::new(&shared, self.digest) else {
+                return self.give_up("too many others wait to take the client's place");
+            };
+            // Who knows only an old token does not take the place of who knows the present one.
+            if incumbent.is_present && !shared.registry.is_present(&self.digest, &self.token) {
+                return self.refuse(&shared, incumbent.client).await;
+            }
+            let decision = match settings.config.on_duplicate {
+                OnDuplicate::Replace => self.await_turn(&incumbent, turn.wait).await,
+                OnDuplicate::Refuse => self.feel_pulse(&incumbent).await,
+            };
+            match decision {
+                Decision::GiveUp(why) => return self.give_up(why),
+                Decision::Refuse(other) => return self.refuse(&shared, other).await,
+                Decision::Admit(over) => match self.begin(&shared, &settings, over) {
+                    Ok(replaced) => return turn.end(replaced),
+                    Err(same) => self = *same,
+                },
+            }
+        }
+        self.give_up("others were faster");
+    }
+
+    /// Holds the newcomer back. If the incumbent ends in the meantime there is nothing to wait for.
+    async fn await_turn(&mut self, incumbent: &Incumbent, wait: Duration) -> Decision {
+        if wait > Duration::ZERO {
+            tracing::info!(
+                service = %self.service.config.name,
+                peer = %self.peer,
+                incumbent = %incumbent.client,
+                "client held back for {wait:?}: two clients of this service replace each other"
+            );
+        }
+        let mut unexpected = [0];
+        tokio::select! {
+            biased;
+            () = self.service.scope.draining() => Decision::GiveUp("the service is gone"),
+            () = incumbent.scope.draining() => Decision::Admit(Over::Anyone),
+            () = sleep(wait) => Decision::Admit(Over::Anyone),
+            _ = self.stream.read(&mut unexpected) => Decision::GiveUp("it has gone"),
+        }
+    }
+
+    async fn feel_pulse(&self, incumbent: &Incumbent) -> Decision {
+        let is_alive = async { incumbent.is_present && incumbent.demand.pulse.is_felt().await };
+        tokio::select! {
+            biased;
+            () = self.service.scope.draining() => Decision::GiveUp("the service is gone"),
+            () = incumbent.scope.draining() => Decision::Admit(Over::Only(Some(incumbent.session))),
+            alive = is_alive => match alive {
+                true => Decision::Refuse(incumbent.client),
+                false => Decision::Admit(Over::Only(Some(incumbent.session))),
+            },
+        }
+    }
+
+    fn give_up(self, why: &str) {
+        tracing::debug!(service = %self.service.config.name, peer = %self.peer, "newcomer not admitted: {why}");
+    }
+
+    async fn refuse(self, shared: &Shared, incumbent: SocketAddr) {
+        Counters::add(&shared.counters.duplicates, 1);
+        let service = &self.service.config.name;
+        if let Some(times) = shared.door.complain(Complaint::Duplicate, service) {
+            tracing::warn!(%service, peer = %self.peer, %incumbent, times, "client refused: another one is alive");
+        }
+        // Whether it hears that is its own affair.
+        let _ = timeout(control::WRITE_TIMEOUT, refuse(self.stream)).await;
+    }
+
+    /// Begins the session, in a task of its own; says whether it replaced another. Err: somebody else has the place now.
+    fn begin(
+        self,
+        shared: &Arc<Shared>,
+        settings: &Arc<Settings>,
+        over: Over,
+    ) -> Result<bool, Box<Newcomer>> {
+        let scope = self.service.scope.child();
+        let demand = Arc::new(Demand::default());
+        let new = NewSession {
+            digest: self.digest,
+            key: self.key,
+            token: self.token.clone(),
+            service: self.service.clone(),
+            client: self.peer,
+            scope: scope.clone(),
+            demand: demand.clone(),
+        };
+        let Some((session, replaced)) = shared.registry.begin(new, over) else { return Err(Box::new(self)) };
+        let Newcomer { stream, peer, digest, key, service, .. } = self;
+        let name = &service.config.name;
+        match replaced {
+            Some(old) => {
+                tracing::warn!(service = %name, peer = %peer, replaced = %old, "client replaced another")
+            }
+            None => tracing::info!(service = %name, peer = %peer, "client connected"),
+        }
+        tcp::set_nodelay(stream.tcp(), true);
+        let config = &settings.config;
+        liveness::watch_heartbeats(stream.tcp(), &config.tcp, config.heartbeat_interval);
+        let acquaintance = shared.door.acquaint(peer);
+        let (shared, settings) = (shared.clone(), settings.clone());
+        let begun = Begun { shared, settings, digest, key, session, service, peer, demand, acquaintance };
+        // A task of its own: the handshake's future is large.
+        let owner = scope.clone();
+        scope.spawn(async move { begun.serve(stream, owner).await });
+        Ok(replaced.is_some())
+    }
+}
+
+/// A newcomer's place among those who wait for an incumbent's; given up on drop.
+struct Turn<'a> {
+    shared: &'a Shared,
+    digest: ServiceDigest,
+    wait: Duration,
+    taken: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn new(shared: &'a Shared, digest: ServiceDigest) -> Option<Self> {
+        let wait = shared.takeovers().on_newcomer(digest, std::time::Instant::now())?;
+        Some(Turn { shared, digest, wait, taken: false })
+    }
+
+    fn end(mut self, taken: bool) {
+        self.taken = taken;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.shared.takeovers().on_done(self.digest, self.taken, std::time::Instant::now());
+    }
+}
+
+/// A session from Ack to the end of its control channel.
+struct Begun {
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+    digest: ServiceDigest,
+    key: SessionKey,
+    session: SessionId,
+    service: Service,
+    peer: SocketAddr,
+    demand: Arc<Demand>,
+    acquaintance: Acquaintance,
+}
+
+impl Begun {
+    async fn serve(self, stream: Stream, scope: Scope) {
+        let (name, peer) = (&self.service.config.name, self.peer);
+        let connected = self.shared.counters.connected();
+        tokio::select! {
+            end = self.until_end(stream) => {
+                tracing::info!(service = %name, %peer, reason = %end, "client lost");
+            }
+            () = scope.draining() => tracing::debug!(service = %name, %peer, "control channel closed by this server"),
+        }
+        drop(connected);
+        self.shared.registry.end(&self.digest, &self.key, self.session);
+        // For newcomers who wait for the place.
+        scope.drain();
+        drop(self.acquaintance);
+        // A service that is gone needs not to know.
+        let _ = self.service.events.send(Event::ClientWent(self.session)).await;
+    }
+
+    async fn until_end(&self, mut stream: Stream) -> control::End {
+        // The service learns of the session before any of its data channels can come.
+        let came = Event::ClientCame { session: self.session, demand: self.demand.clone() };
+        if self.service.events.send(came).await.is_err() {
+            return control::End::Failed(io::Error::other("the service is gone"));
+        }
+        let acknowledged = timeout(self.settings.config.handshake_timeout, async {
+            stream.write_all(&Ack::Ok.encode()).await?;
+            stream.flush().await
+        });
+        match acknowledged.await {
+            Ok(Ok(())) => control::serve(stream, &self.demand, self.settings.config.heartbeat_interval).await,
+            Ok(Err(error)) => control::End::Failed(error),
+            Err(_) => control::End::Failed(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The door: where strangers wait until they are known, what becomes of them, and who is told.
+//!
+//! The decisions are pure ([`Gate`], [`Strangers`], [`Junk`]); here are their locks, the log lines, and the reserved
+//! descriptor. No guard is held across an await. A panic elsewhere leaves the tables whole: each change is one call.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::gate::{Cap, Gate, Place, Source};
+use super::junk::{Junk, Kind};
+use super::seldom::Seldom;
+use super::strangers::{Line, Strangers};
+use crate::config::MaxUnauthenticated;
+use crate::counters::Counters;
+use crate::transport::tcp;
+
+/// A dropped connection's descriptor is closed by its own task; one that takes longer is not waited for.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(20);
+
+/// What all listeners and sessions share.
+#[derive(Debug)]
+pub struct Door {
+    gate: Mutex<Gate<oneshot::Sender<Kind>>>,
+    strangers: Mutex<Strangers>,
+    junk: Mutex<Junk>,
+    /// Lines about services that would otherwise come without end.
+    seldom: Mutex<HashMap<(Complaint, Arc<str>), Seldom>>,
+    /// Given up for a moment when there are no descriptors, so that who comes is reset instead of left in silence.
+    reserve: Mutex<Option<OwnedFd>>,
+    /// A guest has left.
+    left: Notify,
+    /// There is something to tell, sooner or later.
+    news: Notify,
+    counters: Arc<Counters>,
+}
+
+impl Door {
+    /// With nobody there.
+    pub fn new(counters: Arc<Counters>) -> Self {
+        Door {
+            gate: Mutex::default(),
+            strangers: Mutex::default(),
+            junk: Mutex::default(),
+            seldom: Mutex::default(),
+            reserve: Mutex::new(reserve()),
+            left: Notify::new(),
+            news: Notify::new(),
+            counters,
+        }
+    }
+
+    /// A connection was accepted: it is a guest until it is authenticated. For it others may have to go.
+    pub fn enter(self: &Arc<Self>, peer: SocketAddr, most: MaxUnauthenticated) -> Guest {
+        let source = Source::of(peer.ip());
+        let (end, gone) = oneshot::channel();
+        let (place, out) = lock(&self.gate).enter(source, end, most);
+        for (end, cap) in out {
+            // Whoever has just gone need not be told.
+            let _ = end.send(Kind::Dropped(cap));
+        }
+        Guest { door: self.clone(), place, since: Instant::now(), gone }
+    }
+
+    /// A control channel of this peer was authenticated; until the guard is dropped.
+    pub fn acquaint(self: &Arc<Self>, peer: SocketAddr) -> Acquaintance {
+        let source = Source::of(peer.ip());
+        lock(&self.gate).on_channel(source);
+        Acquaintance { door: self.clone(), source }
+    }
+
+    /// No descriptors are left: the oldest guest goes, and its descriptor is waited for. False: there is no guest.
+    pub async fn make_room(&self) -> bool {
+        // Made first: from now on it notices.
+        let left = self.left.notified();
+        let Some(end) = lock(&self.gate).drop_oldest() else { return false };
+        let _ = end.send(Kind::Descriptors);
+        let _ = timeout(CLOSE_PATIENCE, left).await;
+        true
+    }
+
+    /// No descriptors are left, and no guest to drop: `accept` is tried with the reserved one, and who came is reset.
+    /// False: nobody was accepted.
+    pub fn refuse_one(&self, accept: impl FnOnce() -> Option<TcpStream>) -> bool {
+        let mut kept = lock(&self.reserve);
+        if kept.take().is_none() {
+            *kept = reserve();
+            return false;
+        }
+        let accepted = accept();
+        if let Some(tcp) = &accepted {
+            tcp::reset_on_drop(tcp);
+        }
+        let refused = accepted.is_some();
+        drop(accepted);
+        *kept = reserve();
+        refused
+    }
+
+    /// Says how long the answer to a failed authentication is held back.
+    pub fn on_failure(&self, peer: SocketAddr, service: Option<&str>) -> Duration {
+        Counters::add(&self.counters.rejected, 1);
+        Counters::add(&self.counters.failed_authentications, 1);
+        let verdict = lock(&self.strangers).on_failure(peer, now());
+        self.news.notify_one();
+        let why = if service.is_some() { "wrong token" } else { "no service of this name" };
+        let service = service.map(tracing::field::display);
+        match verdict.tell {
+            true => tracing::info!(service, %peer, failures = 1, "authentication failed: {why}"),
+            false => tracing::debug!(service, %peer, "authentication failed: {why}"),
+        }
+        verdict.delay
+    }
+
+    /// A connection turned out to be nobody's.
+    pub fn on_junk(&self, kind: Kind, peer: SocketAddr) {
+        Counters::add(&self.counters.rejected, 1);
+        if matches!(kind, Kind::Dropped(_) | Kind::Descriptors) {
+            Counters::add(&self.counters.crowded_out, 1);
+        }
+        lock(&self.junk).add(kind, Source::of(peer.ip()), now());
+        self.news.notify_one();
+    }
+
+    /// Something about a service that is told once a minute: how often it was since it was told last, if that is now.
+    pub fn complain(&self, what: Complaint, service: &Arc<str>) -> Option<u64> {
+        let (key, now) = ((what, service.clone()), now());
+        let mut seldom = lock(&self.seldom);
+        if !seldom.contains_key(&key) {
+            seldom.retain(|_, seldom| !seldom.is_old(now));
+        }
+        seldom.entry(key).or_default().on_event(now)
+    }
+
+    /// Tells, from time to time, of what was only counted. Sleeps while there is nothing.
+    pub async fn tell(self: Arc<Self>) {
+        loop {
+            self.news.notified().await;
+            while !(lock(&self.strangers).is_empty() && lock(&self.junk).is_empty()) {
+                sleep(Duration::from_secs(1)).await;
+                let (lines, junk) = (lock(&self.strangers).on_time(now()), lock(&self.junk).on_time(now()));
+                tell(&lines, junk);
+            }
+        }
+    }
+
+    /// Tells what was not told yet: the server stops.
+    pub fn tell_rest(&self) {
+        let (lines, junk) = (lock(&self.strangers).on_end(), lock(&self.junk).on_end());
+        tell(&lines, junk);
+    }
+}
+
+/// What is told of a service once a minute at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Complaint {
+    /// A client was refused because another one is alive.
+    Duplicate,
+    /// A data channel was closed because too many are waiting.
+    TooManyChannels,
+}
+
+/// A connection that has not proven anything. Dropped: it is authenticated, or gone.
+#[derive(Debug)]
+pub struct Guest {
+    door: Arc<Door>,
+    place: Place,
+    /// When it was accepted.
+    pub since: Instant,
+    gone: oneshot::Receiver<Kind>,
+}
+
+impl Guest {
+    /// Completes when the guest must go.
+    pub async fn told_to_go(&mut self) -> Kind {
+        match (&mut self.gone).await {
+            Ok(kind) => kind,
+            // Its place was given up without a word: nobody does.
+            Err(_) => Kind::Dropped(Cap::Total),
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        lock(&self.door.gate).leave(self.place);
+        self.door.left.notify_waiters();
+    }
+}
+
+/// A control channel, as the door knows it: while it is there, its address may have any number of guests.
+#[derive(Debug)]
+pub struct Acquaintance {
+    door: Arc<Door>,
+    source: Source,
+}
+
+impl Drop for Acquaintance {
+    fn drop(&mut self) {
+        lock(&self.door.gate).on_channel_end(self.source);
+    }
+}
+
+/// What was only counted is told without its reasons.
+fn tell(lines: &[Line], junk: Option<String>) {
+    for Line { peer, failures } in lines {
+        match peer {
+            Some(peer) => tracing::info!(%peer, failures, "authentication failed, more than once"),
+            None => tracing::info!(failures, "authentication failed, from many more addresses"),
+        }
+    }
+    if let Some(junk) = junk {
+        tracing::info!("{junk}");
+    }
+}
+
+/// The cheapest descriptor that needs no file system.
+fn reserve() -> Option<OwnedFd> {
+    UnixDatagram::unbound().ok().map(OwnedFd::from)
+}
+
+/// The clock of tokio, which a test can turn.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}

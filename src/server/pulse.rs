@@ -1,0 +1,142 @@
+//! Whether a client is alive: its kernel acknowledges a heartbeat that is sent when somebody asks.
+//!
+//! Who asks and who holds the connection are two tasks. [`Pulse`] is the number of the last question, and that of the
+//! last one with an answer: asking never blocks the connection's task, and who asks at the same time shares an answer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::sys;
+
+/// How long a kernel may take to acknowledge.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the acknowledgement is looked for: nothing announces it.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The questions to one control channel.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    asked: AtomicU64,
+    ask: Notify,
+    felt: AtomicU64,
+    feel: Notify,
+}
+
+impl Pulse {
+    /// Whether a heartbeat that is sent from now on is acknowledged in time.
+    pub async fn is_felt(&self) -> bool {
+        let question = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.ask.notify_one();
+        let felt = async {
+            loop {
+                // Made first: it notices what happens between the look and the wait.
+                let feel = self.feel.notified();
+                if self.felt.load(Ordering::Acquire) >= question {
+                    return;
+                }
+                feel.await;
+            }
+        };
+        timeout(PATIENCE, felt).await.is_ok()
+    }
+
+    /// Completes when somebody asks: a heartbeat must be sent, and then looked for.
+    pub async fn asked(&self) -> Beat {
+        self.ask.notified().await;
+        Beat { question: self.asked.load(Ordering::Acquire), until: Instant::now() + PATIENCE }
+    }
+
+    /// Whether the search is over: the heartbeat was acknowledged, or is too late.
+    fn is_over(&self, beat: Beat, tcp: &TcpStream) -> bool {
+        if matches!(sys::unacknowledged(tcp), Ok(0)) {
+            self.felt.fetch_max(beat.question, Ordering::AcqRel);
+            self.feel.notify_waiters();
+            return true;
+        }
+        Instant::now() >= beat.until
+    }
+
+    /// Looks for the acknowledgement, if there is a beat: call it after [`Beat::look`].
+    pub fn look(&self, beat: &mut Option<Beat>, tcp: &TcpStream) {
+        *beat = beat.filter(|beat| !self.is_over(*beat, tcp));
+    }
+}
+
+/// A heartbeat that was asked for and not yet acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub struct Beat {
+    question: u64,
+    until: Instant,
+}
+
+impl Beat {
+    /// Completes when it is time to look for the acknowledgement; never if there is no beat.
+    pub async fn look(beat: Option<Beat>) {
+        match beat {
+            Some(_) => sleep(LOOK).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::io::AsyncWriteExt;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (one, listener.accept().await.unwrap().0)
+    }
+
+    /// The task of a control channel, in small.
+    async fn serve(pulse: Arc<Pulse>, mut tcp: TcpStream, beats: bool) {
+        let mut beat = None;
+        loop {
+            tokio::select! {
+                asked = pulse.asked() => {
+                    beat = Some(asked);
+                    if beats {
+                        tcp.write_all(b"beat").await.unwrap();
+                    }
+                }
+                () = Beat::look(beat) => pulse.look(&mut beat, &tcp),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_ask_are_answered() {
+        let (one, _two) = pair().await;
+        let pulse = Arc::new(Pulse::default());
+        let task = tokio::spawn(serve(pulse.clone(), one, true));
+        for _ in 0..5 {
+            let (a, b, c) = tokio::join!(pulse.is_felt(), pulse.is_felt(), pulse.is_felt());
+            assert!(a && b && c);
+        }
+        task.abort();
+        let begun = Instant::now();
+        // Whoever holds the connection is gone.
+        let _ = task.await;
+        assert!(!pulse.is_felt().await);
+        assert!(begun.elapsed() >= PATIENCE);
+    }
+
+    /// Bytes that nobody's kernel takes any more.
+    #[tokio::test]
+    async fn a_full_kernel_acknowledges_nothing() {
+        let (one, _two) = pair().await;
+        while one.writable().await.is_ok() && one.try_write(&[0; 65_536]).is_ok() {}
+        let pulse = Arc::new(Pulse::default());
+        let task = tokio::spawn(serve(pulse.clone(), one, false));
+        assert!(!pulse.is_felt().await);
+        task.abort();
+    }
+}
