@@ -242,7 +242,7 @@ impl Plan {
         counters: &[Arc<Counters>; 2],
     ) -> Result<(Running, Addresses), Fault> {
         #[cfg_attr(not(feature = "hot-reload"), allow(unused_mut))]
-        let mut running = Running { grace: self.grace(), ..Running::default() };
+        let mut running = Running::new(self.grace());
         #[cfg_attr(not(feature = "server"), allow(unused_mut))]
         let mut addresses = Addresses::default();
         let [_at_server, _at_client] = counters;

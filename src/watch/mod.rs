@@ -87,14 +87,7 @@ impl Watch {
         match self.kernel.as_mut().map(|kernel| kernel.watch(&directories)) {
             None => {}
             Some(Ok(())) => self.polling = false,
-            Some(Err(Blind::At(directory, why))) => {
-                if !std::mem::replace(&mut self.polling, true) {
-                    let (path, seconds) = (directory.display(), PERIOD.as_secs());
-                    tracing::info!(
-                        "{path} cannot be watched ({why}): its files are looked at every {seconds} s"
-                    );
-                }
-            }
+            Some(Err(Blind::At(directory, why))) => self.poll_as_well(&directory, &why.to_string()),
             Some(Err(Blind::All(why))) => self.poll_or_warn(&why.to_string()),
         }
         let polling = self.polling;
@@ -185,6 +178,13 @@ impl Watch {
                 true
             }
             Some(_) | None => false,
+        }
+    }
+
+    fn poll_as_well(&mut self, directory: &Path, why: &str) {
+        if !std::mem::replace(&mut self.polling, true) {
+            let (path, seconds) = (directory.display(), PERIOD.as_secs());
+            tracing::info!("{path} cannot be watched ({why}): its files are looked at every {seconds} s");
         }
     }
 
