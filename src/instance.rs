@@ -5,11 +5,8 @@
 //! there is no idle process that says nothing.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rathole::config::{self, Loaded, Problem, Severity};
@@ -18,18 +15,16 @@ use rathole::tasks::Scope;
 
 use crate::cli::{Exit, Run, output};
 #[cfg(feature = "hot-reload")]
-use crate::live::Live;
+use crate::live::{Early, Live};
 use crate::log;
 #[cfg(feature = "hot-reload")]
 use crate::process::is_managed;
-use crate::process::{Signals, Wish, hold_hangups, raise_open_files_or_warn, runtime};
+use crate::process::{Signals, hold_hangups, raise_open_files_or_warn, runtime};
 use crate::reader::Reader;
 use crate::running::Running;
+use crate::stopping::stop_on;
 #[cfg(feature = "hot-reload")]
 use crate::watch::Seen;
-
-/// After a cut, tasks are given this long to end; then the process ends with them.
-const AFTER_CUT: Duration = Duration::from_secs(2);
 
 /// Runs the roles of a configuration file until a signal.
 pub fn run(run: Run) -> Exit {
@@ -45,11 +40,10 @@ pub fn run(run: Run) -> Exit {
     for warning in loaded.report.problems() {
         tracing::warn!("{warning}");
     }
-    let again = Again {
-        reader,
-        #[cfg(feature = "hot-reload")]
-        watched: run.watch.unwrap_or_else(|| !is_managed()).then_some(reading.seen),
-    };
+    #[cfg(not(feature = "hot-reload"))]
+    let again = Again;
+    #[cfg(feature = "hot-reload")]
+    let again = Again { reader, seen: reading.seen, watched: run.watch.unwrap_or_else(|| !is_managed()) };
     let place = |key: &str, message| loaded.problem(Severity::Error, key, message).to_string();
     plan.run(Some(again), &|_| (), &place)
 }
@@ -62,21 +56,18 @@ fn refuse(problems: &[Problem]) -> Exit {
 }
 
 /// How to read the configuration again while it runs.
-#[cfg_attr(not(feature = "hot-reload"), allow(dead_code))]
+#[cfg(feature = "hot-reload")]
 pub struct Again {
     reader: Reader,
-    /// What was read at the start, if it is to be watched.
-    #[cfg(feature = "hot-reload")]
-    watched: Option<Seen>,
+    /// What was read at the start.
+    seen: Seen,
+    /// Whether the files are to be watched.
+    watched: bool,
 }
 
-#[cfg(feature = "hot-reload")]
-impl Again {
-    /// Until a stop signal, whose name is returned. `hangup`: a reload was asked for before.
-    async fn until_stop(self, signals: &mut Signals, running: &mut Running, hangup: bool) -> &'static str {
-        Live::new(self.reader, self.watched).run(signals, running, hangup).await
-    }
-}
+/// This build cannot.
+#[cfg(not(feature = "hot-reload"))]
+pub struct Again;
 
 #[cfg(feature = "server")]
 pub type ServerPart = (config::Server, rathole::transport::Acceptor);
@@ -162,72 +153,86 @@ impl Plan {
                 return Exit::Runtime;
             }
         };
-        let exit = match runtime.block_on(self.serve(again, signals, announce)) {
-            Ok(exit) => exit,
-            Err((key, message)) => {
-                output::complain(&format!("{}\n", place(&key, message)));
-                Exit::Runtime
-            }
-        };
+        let exit = runtime.block_on(self.serve(again, signals, announce, place)).unwrap_or_else(|fault| {
+            output::complain(&format!("{fault}\n"));
+            Exit::Runtime
+        });
         // A thread that resolves a name cannot be stopped; it is not waited for.
         runtime.shutdown_background();
         exit
     }
 
+    #[cfg(feature = "hot-reload")]
     async fn serve(
-        self,
+        mut self,
         again: Option<Again>,
         mut signals: Signals,
         announce: &dyn Fn(&Addresses),
-    ) -> Result<Exit, Fault> {
+        place: &dyn Fn(&str, String) -> String,
+    ) -> Result<Exit, String> {
         let scope = Scope::new();
         let counters = [Arc::default(), Arc::default()];
-        #[cfg_attr(not(feature = "hot-reload"), allow(unused_mut))]
-        let mut hangup = false;
-        let mut start = pin!(self.start(&scope, &counters));
+        let mut live = match again {
+            Some(Again { reader, seen, watched }) => Some(Live::new(reader, seen, watched).await),
+            None => None,
+        };
+        // Where the plan comes from, if it is not that of the start.
+        let mut newer: Option<Loaded> = None;
         let (mut running, addresses) = loop {
-            tokio::select! {
-                started = &mut start => break started?,
-                wish = signals.next() => match wish {
-                    Wish::Stop(name) => {
-                        tracing::info!("stopped by {name} before everything was up");
-                        return Ok(Exit::Ok);
-                    }
-                    #[cfg(feature = "hot-reload")]
-                    Wish::Reload => hangup = true,
-                },
+            let early = async {
+                match &mut live {
+                    Some(live) => live.early(&mut signals).await,
+                    None => Early::Stop(signals.stop().await),
+                }
+            };
+            let early = tokio::select! {
+                started = self.start(&scope, &counters) => {
+                    break started.map_err(|(key, message)| match &newer {
+                        Some(loaded) => loaded.problem(Severity::Error, &key, message).to_string(),
+                        None => place(&key, message),
+                    })?;
+                }
+                early = early => early,
+            };
+            match early {
+                Early::Stop(name) => return Ok(stopped_early(name)),
+                Early::Other(found) => (self, newer) = (found.0, Some(found.1)),
             }
+        };
+        drop(newer);
+        announce(&addresses);
+        let name = tokio::select! {
+            name = async {
+                match live {
+                    Some(live) => live.run(&mut signals, &mut running).await,
+                    None => signals.stop().await,
+                }
+            } => name,
+            () = scope.ended() => return Ok(ended_alone()),
+        };
+        Ok(stop_on(name, &scope, &counters, running.grace, signals).await)
+    }
+
+    #[cfg(not(feature = "hot-reload"))]
+    async fn serve(
+        self,
+        _: Option<Again>,
+        mut signals: Signals,
+        announce: &dyn Fn(&Addresses),
+        place: &dyn Fn(&str, String) -> String,
+    ) -> Result<Exit, String> {
+        let scope = Scope::new();
+        let counters = [Arc::default(), Arc::default()];
+        let (running, addresses) = tokio::select! {
+            started = self.start(&scope, &counters) => started.map_err(|(key, message)| place(&key, message))?,
+            name = signals.stop() => return Ok(stopped_early(name)),
         };
         announce(&addresses);
-        #[cfg(not(feature = "hot-reload"))]
-        let told = signals.stop();
-        #[cfg(feature = "hot-reload")]
-        let told = async {
-            match again {
-                Some(again) => again.until_stop(&mut signals, &mut running, hangup).await,
-                None => signals.stop().await,
-            }
-        };
         let name = tokio::select! {
-            name = told => name,
-            () = scope.ended() => {
-                output::complain("error: the roles have ended by themselves, which is a fault of rathole\n");
-                return Ok(Exit::Runtime);
-            }
+            name = signals.stop() => name,
+            () = scope.ended() => return Ok(ended_alone()),
         };
-        let grace = running.grace;
-        tracing::info!("stopping on {name}: no new visitors, relays have {} s", grace.as_secs());
-        let cut = stop(&scope, &counters, grace, signals.stop()).await;
-        match cut {
-            Cut { relays: 0, .. } => tracing::info!("stopped: nothing was cut"),
-            Cut { relays, hurried: false } => {
-                tracing::info!("stopped: {} cut after {} s", were(relays), grace.as_secs());
-            }
-            Cut { relays, hurried: true } => {
-                tracing::info!("stopped: {} cut by a second signal", were(relays))
-            }
-        }
-        Ok(Exit::Ok)
+        Ok(stop_on(name, &scope, &counters, running.grace, signals).await)
     }
 
     /// Starts the roles as tasks of `scope`; the server's listeners are bound when it returns.
@@ -237,7 +242,7 @@ impl Plan {
         counters: &[Arc<Counters>; 2],
     ) -> Result<(Running, Addresses), Fault> {
         #[cfg_attr(not(feature = "hot-reload"), allow(unused_mut))]
-        let mut running = Running { grace: self.grace(), ..Running::default() };
+        let mut running = Running::new(self.grace());
         #[cfg_attr(not(feature = "server"), allow(unused_mut))]
         let mut addresses = Addresses::default();
         let [_at_server, _at_client] = counters;
@@ -298,46 +303,12 @@ fn client_part(_: config::Client) -> Result<ClientPart, Fault> {
     Err(("client".to_owned(), message.to_owned()))
 }
 
-/// How an end went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
-    /// Relays that were still running.
-    pub relays: u64,
-    /// Whether the grace was cut short.
-    pub hurried: bool,
+fn stopped_early(name: &str) -> Exit {
+    tracing::info!("stopped by {name} before everything was up");
+    Exit::Ok
 }
 
-/// Ends a scope in two steps: relays get `grace`, or until `hurry`; then all is cut.
-pub async fn stop<T>(
-    scope: &Scope,
-    counters: &[Arc<Counters>],
-    grace: Duration,
-    hurry: impl Future<Output = T>,
-) -> Cut {
-    scope.drain();
-    let mut hurry = pin!(hurry);
-    let hurried = tokio::select! {
-        biased;
-        () = scope.ended() => return Cut { relays: 0, hurried: false },
-        _ = &mut hurry => true,
-        () = tokio::time::sleep(grace) => false,
-    };
-    let relays = counters.iter().map(|counters| counters.relays.load(Relaxed)).sum();
-    scope.cut();
-    if hurried {
-        // "At once": tasks get one chance to end, no more.
-        let _ = tokio::time::timeout(Duration::from_millis(100), scope.ended()).await;
-    } else {
-        tokio::select! {
-            () = scope.ended() => (),
-            _ = &mut hurry => (),
-            () = tokio::time::sleep(AFTER_CUT) => (),
-        }
-    }
-    Cut { relays, hurried }
-}
-
-/// `1 relay was`, `2 relays were`.
-pub fn were(relays: u64) -> String {
-    if relays == 1 { "1 relay was".to_owned() } else { format!("{relays} relays were") }
+fn ended_alone() -> Exit {
+    output::complain("error: the roles have ended by themselves, which is a fault of rathole\n");
+    Exit::Runtime
 }

@@ -9,23 +9,28 @@ use std::sync::Arc;
 use rathole::config::{Loaded, Problem, Severity};
 use rathole::reload::Outcome;
 
+use crate::instance::Plan;
 use crate::process::{Signals, Wish};
 use crate::reader::{Reader, Reading};
 use crate::running::Running;
 use crate::summary::summary;
-use crate::watch::{Seen, Watch};
+use crate::watch::{Seen, Watch, in_background};
 
 /// What is needed to read the configuration again.
 pub struct Live {
     reader: Arc<Reader>,
-    watching: Option<Watching>,
-}
-
-/// The files of the configuration are watched.
-struct Watching {
-    watch: Watch,
     /// Of what was read last, whether it was good or not.
     digest: [u8; 32],
+    /// If the files are watched.
+    watch: Option<Watch>,
+}
+
+/// What happens before everything is up.
+pub enum Early {
+    /// A stop signal; its name.
+    Stop(&'static str),
+    /// Another configuration is to be started, instead.
+    Other(Box<(Plan, Loaded)>),
 }
 
 /// Why the configuration is read again.
@@ -36,29 +41,53 @@ enum Cause {
 }
 
 impl Live {
-    /// Reads again on a signal, and when files change, if `watched`: what was read at the start. Needs a runtime.
-    pub fn new(reader: Reader, watched: Option<Seen>) -> Live {
+    /// Reads again on a signal; when files change, too, if `watched`. `seen`: what was read at the start. Needs a runtime.
+    pub async fn new(reader: Reader, seen: Seen, watched: bool) -> Live {
         let reader = Arc::new(reader);
-        let watching = watched.map(|Seen { digest, stamps }| {
+        let watch = if watched {
             let mut watch = Watch::new();
-            watch.look_at(stamps, &reader.fragments());
-            Watching { watch, digest }
-        });
-        Live { reader, watching }
+            watch.look_at(seen.stamps, reader.fragments()).await;
+            Some(watch)
+        } else {
+            None
+        };
+        Live { reader, digest: seen.digest, watch }
     }
 
-    /// Reloads whenever it is asked for, until a stop signal, whose name is returned. `again`: at once, too.
-    pub async fn run(&mut self, signals: &mut Signals, running: &mut Running, again: bool) -> &'static str {
-        let mut next = again.then_some(Cause::Signal);
+    /// While the roles are started: that may last, if a name does not resolve; then only another configuration helps.
+    pub async fn early(&mut self, signals: &mut Signals) -> Early {
+        loop {
+            let cause = match self.cause(signals).await {
+                Ok(cause) => cause,
+                Err(name) => return Early::Stop(name),
+            };
+            let before = self.digest;
+            let read = tokio::select! {
+                read = self.read(cause) => read,
+                name = signals.stop() => return Early::Stop(name),
+            };
+            match read.map(|reading| reading.found) {
+                Some(Ok(_)) if self.digest == before => tracing::info!("reloaded: {}", summary(&[])),
+                Some(Ok(found)) => {
+                    found.1.report.problems().iter().for_each(tell);
+                    tracing::info!("reloaded before everything was up: beginning anew");
+                    return Early::Other(Box::new(found));
+                }
+                Some(Err(problems)) => refuse(&problems),
+                None => {}
+            }
+        }
+    }
+
+    /// Reloads whenever it is asked for, until a stop signal, whose name is returned.
+    pub async fn run(mut self, signals: &mut Signals, running: &mut Running) -> &'static str {
+        let mut next = None;
         loop {
             let cause = match next.take() {
                 Some(cause) => cause,
-                None => tokio::select! {
-                    wish = signals.next() => match wish {
-                        Wish::Stop(name) => return name,
-                        Wish::Reload => Cause::Signal,
-                    },
-                    () = self.changed() => Cause::Files,
+                None => match self.cause(signals).await {
+                    Ok(cause) => cause,
+                    Err(name) => return name,
                 },
             };
             let mut reload = pin!(self.reload(running, cause));
@@ -75,12 +104,20 @@ impl Live {
         }
     }
 
-    /// Completes when the files may have been changed. May be dropped and called again.
-    async fn changed(&mut self) {
-        if let Some(watching) = &mut self.watching {
-            watching.watch.changed().await;
-        } else {
-            std::future::pending().await
+    /// Completes when there is a reason to read again; or with the name of a stop signal.
+    async fn cause(&mut self, signals: &mut Signals) -> Result<Cause, &'static str> {
+        let changed = async {
+            match &mut self.watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Stop(name) => Err(name),
+                Wish::Reload => Ok(Cause::Signal),
+            },
+            () = changed => Ok(Cause::Files),
         }
     }
 
@@ -97,24 +134,18 @@ impl Live {
 
     /// Reads everything again. None: nobody asked for it, and there is nothing new.
     async fn read(&mut self, cause: Cause) -> Option<Reading> {
-        let reading = again(&self.reader).await?;
-        if let Some(watching) = &mut self.watching {
-            return watching.read(&self.reader, reading, cause).await;
-        }
-        Some(reading)
-    }
-}
-
-impl Watching {
-    /// Takes a reading for the newest one, or a newer one instead. None: nobody asked for it, and there is nothing new.
-    async fn read(&mut self, reader: &Arc<Reader>, mut reading: Reading, cause: Cause) -> Option<Reading> {
-        if cause == Cause::Files && reading.found.is_err() && reading.seen.digest != self.digest {
-            // Half of a change, perhaps: somebody writes several files, or one slowly.
-            self.watch.settled().await;
-            reading = again(reader).await?;
+        let mut reading = self.again().await?;
+        if let Some(watch) = &mut self.watch {
+            if cause == Cause::Files && reading.found.is_err() && reading.seen.digest != self.digest {
+                // Half of a change, perhaps: somebody writes several files, or one slowly.
+                watch.settled().await;
+                reading = self.again().await?;
+            }
         }
         let Seen { digest, stamps } = std::mem::take(&mut reading.seen);
-        self.watch.look_at(stamps, &reader.fragments());
+        if let Some(watch) = &mut self.watch {
+            watch.look_at(stamps, self.reader.fragments()).await;
+        }
         let is_new = std::mem::replace(&mut self.digest, digest) != digest;
         if !is_new && cause == Cause::Files {
             tracing::debug!("the files of the configuration hold what they held");
@@ -122,19 +153,10 @@ impl Watching {
         }
         Some(reading)
     }
-}
 
-/// Reads everything again, where it makes nobody wait. None: that has failed, which was logged.
-async fn again(reader: &Arc<Reader>) -> Option<Reading> {
-    let reader = reader.clone();
-    match tokio::task::spawn_blocking(move || reader.again()).await {
-        Ok(reading) => Some(reading),
-        Err(error) => {
-            tracing::error!(
-                "the configuration could not be read again, which is a fault of rathole: {error}"
-            );
-            None
-        }
+    async fn again(&self) -> Option<Reading> {
+        let reader = self.reader.clone();
+        in_background(move || reader.again()).await
     }
 }
 

@@ -24,6 +24,7 @@ mod process;
 mod lean;
 mod reader;
 mod running;
+mod stopping;
 #[cfg(feature = "hot-reload")]
 mod summary;
 #[cfg(feature = "hot-reload")]

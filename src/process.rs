@@ -68,14 +68,20 @@ impl Signals {
     }
 
     /// Completes with the name of the next one that asks to stop.
+    #[cfg(feature = "hot-reload")]
     pub async fn stop(&mut self) -> &'static str {
         loop {
-            match self.next().await {
-                Wish::Stop(name) => return name,
-                #[cfg(feature = "hot-reload")]
-                Wish::Reload => {}
+            if let Wish::Stop(name) = self.next().await {
+                return name;
             }
         }
+    }
+
+    /// Completes with the name of the next one that asks to stop.
+    #[cfg(not(feature = "hot-reload"))]
+    pub async fn stop(&mut self) -> &'static str {
+        let Wish::Stop(name) = self.next().await;
+        name
     }
 
     /// Completes with the next one. May be dropped and called again.

@@ -5,10 +5,12 @@
 
 mod config_support;
 
+use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 
 use config_support::{Load, Memory, client, of, server, text};
-use rathole::config::{NoFiles, Request, RoleChoice, Severity, SystemFiles, inspect, load};
+use rathole::config::{Files, NoFiles, Request, RoleChoice, Severity, SystemFiles, inspect, load};
 
 /// A server's service in a file of its own.
 fn service(name: &str, port: u16) -> String {
@@ -138,11 +140,42 @@ fn both_halves_and_a_client_may_have_fragments() {
 }
 
 #[test]
-fn a_broken_main_file_hides_no_syntax_error_of_a_fragment() {
-    let mut load = with(&[("a.toml.d/1.toml", "= 1\n".to_owned())]);
-    load.files = load.files.with("a.toml", "= 2\n");
-    let errors = of(Severity::Error, load.run());
-    assert_eq!(errors.len(), 2, "{errors:#?}");
+fn a_broken_main_file_hides_no_syntax_error_of_a_fragment_and_adds_none() {
+    for (fragment, errors) in [("= 1\n".to_owned(), 2), (service("web", 1), 1)] {
+        let mut load = with(&[("a.toml.d/1.toml", fragment)]);
+        load.files = load.files.with("a.toml", "= 2\n");
+        let found = of(Severity::Error, load.run());
+        assert_eq!(found.len(), errors, "{found:#?}");
+    }
+}
+
+/// A directory that may not be looked into is not taken for an empty one.
+#[test]
+fn a_directory_that_may_not_be_listed_is_an_error() {
+    struct Closed(Memory);
+    impl Files for Closed {
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            self.0.read(path)
+        }
+
+        fn mode(&self, path: &Path) -> Option<u32> {
+            Files::mode(&self.0, path)
+        }
+
+        fn list(&self, _: &Path) -> io::Result<Vec<OsString>> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+    let files = Closed(Memory::default().with("a.toml", server("", "")));
+    let request = Request {
+        main: Path::new("a.toml"),
+        overlays: &[],
+        role: RoleChoice::Auto,
+        files: &files,
+        static_only: false,
+    };
+    let expected = "a.toml.d: error: cannot read this directory of fragments: permission denied";
+    assert_eq!(of(Severity::Error, load(&request)), [expected]);
 }
 
 #[test]

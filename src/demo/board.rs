@@ -8,7 +8,7 @@ use std::time::Duration;
 use rathole::counters::Counters;
 
 use crate::cli::output;
-use crate::instance;
+use crate::stopping;
 
 /// Where the demo's output goes.
 pub struct Board {
@@ -50,7 +50,7 @@ impl Board {
         let break_line = if self.terminal { "\n" } else { "" };
         let end = match cut {
             0 => "nothing was cut".to_owned(),
-            cut => format!("{} cut", instance::were(cut)),
+            cut => format!("{} cut", stopping::were(cut)),
         };
         output::print(&format!(
             "{break_line}Summary: {}; ran {:.1} s; {end}.\n",

@@ -23,8 +23,8 @@ use rathole::tasks::Scope;
 use rathole::transport::{Acceptor, Connector};
 
 use crate::cli::{Exit, output};
-use crate::instance;
 use crate::process::{self, Signals};
+use crate::stopping;
 use board::Board;
 use texts::{Files, Texts};
 
@@ -76,7 +76,7 @@ async fn show(mut signals: Signals, limit: Option<Duration>) -> Result<(), Strin
         Err(_) => false,
     };
     let at_client = started.at_client.clone();
-    let cut = instance::stop(&scope, &[at_client], GRACE, signals.stop()).await;
+    let cut = stopping::stop(&scope, &[at_client], GRACE, signals.stop()).await;
     if reader {
         let _ = board.summary(begin.elapsed(), cut.relays);
     }

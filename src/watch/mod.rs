@@ -15,7 +15,7 @@ mod kernel;
 mod recorder;
 mod stamps;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -75,32 +75,31 @@ impl Watch {
 
     /// Watches the files that were read, and the directory of fragments. What has changed since they were read, was not
     /// seen by anybody else: it counts as a change.
-    pub fn look_at(&mut self, read: Stamps, fragments: &Path) {
-        if let Some(kernel) = &mut self.kernel {
+    pub async fn look_at(&mut self, read: Stamps, fragments: PathBuf) {
+        let found = in_background(move || {
             let link = |path: &Path| std::fs::read_link(path).ok();
             let mut entries = Entries::new(&link);
-            entries.add_fragments(&recorder::absolute(fragments));
+            entries.add_fragments(&recorder::absolute(&fragments));
             read.paths().for_each(|path| drop(entries.add(path)));
-            match kernel.watch(&entries.found()) {
-                Ok(()) => self.polling = false,
-                Err(Blind::At(directory, why)) => {
-                    if !std::mem::replace(&mut self.polling, true) {
-                        let (path, seconds) = (directory.display(), PERIOD.as_secs());
-                        tracing::info!(
-                            "{path} cannot be watched ({why}): its files are looked at every {seconds} s"
-                        );
-                    }
-                }
-                Err(Blind::All(why)) => self.poll_or_warn(&why.to_string()),
-            }
+            (entries.found(), read)
+        });
+        let Some((directories, read)) = found.await else { return };
+        match self.kernel.as_mut().map(|kernel| kernel.watch(&directories)) {
+            None => {}
+            Some(Ok(())) => self.polling = false,
+            Some(Err(Blind::At(directory, why))) => self.poll_as_well(&directory, &why.to_string()),
+            Some(Err(Blind::All(why))) => self.poll_or_warn(&why.to_string()),
         }
-        if self.polling {
-            self.last = read.again();
-        }
-        if !read.are_still_true() {
+        let polling = self.polling;
+        let now = in_background(move || {
+            let last = if polling { read.again() } else { Stamps::default() };
+            (read.are_still_true(), last, read)
+        });
+        let Some((are_still_true, last, read)) = now.await else { return };
+        if !are_still_true {
             self.note();
         }
-        self.read = read;
+        (self.read, self.last) = (read, last);
     }
 
     /// Completes when something may have changed and is quiet again. May be dropped and called again: no change is lost.
@@ -170,15 +169,22 @@ impl Watch {
         }
     }
 
-    /// Looks at all files. Not in this thread: there may be thousands of them, or a slow disk.
+    /// Looks at all files.
     async fn looks_different(&mut self) -> bool {
         let read = self.read.clone();
-        match tokio::task::spawn_blocking(move || read.again()).await {
-            Ok(now) if now != self.last => {
+        match in_background(move || read.again()).await {
+            Some(now) if now != self.last => {
                 self.last = now;
                 true
             }
-            Ok(_) | Err(_) => false,
+            Some(_) | None => false,
+        }
+    }
+
+    fn poll_as_well(&mut self, directory: &Path, why: &str) {
+        if !std::mem::replace(&mut self.polling, true) {
+            let (path, seconds) = (directory.display(), PERIOD.as_secs());
+            tracing::info!("{path} cannot be watched ({why}): its files are looked at every {seconds} s");
         }
     }
 
@@ -189,5 +195,17 @@ impl Watch {
             "changes of files cannot be watched ({why}): they are looked at every {} s instead",
             PERIOD.as_secs()
         );
+    }
+}
+
+/// Does what takes its time where it makes nobody wait: there may be thousands of files, or a slow disk. None: it has
+/// failed, which is a fault of rathole.
+pub async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(error) => {
+            tracing::error!("files could not be read, which is a fault of rathole: {error}");
+            None
+        }
     }
 }

@@ -80,3 +80,41 @@ fn the_last_inotify_watch_is_used_up_while_it_runs() {
     assert!(line.contains("1 service added (two)"), "{line}");
     server.stop();
 }
+
+/// A directory that may be walked through but not read cannot be watched: that alone is polled.
+#[test]
+fn a_directory_that_may_not_be_read_is_polled() {
+    let test = "a_directory_that_may_not_be_read_is_polled";
+    if !nix::unistd::geteuid().is_root() {
+        return skip(test, "only root can become somebody else");
+    }
+    if !has("setpriv", test) {
+        return;
+    }
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (one, two) = (net::address(), net::address());
+    let site = Site::new(&[("one", one)]);
+    let program = site.path("rathole");
+    std::fs::copy(Build::Ours.program(), &program).unwrap();
+    mode(&program, 0o755);
+    mode(site.dir.path(), 0o711);
+    mode(&site.path("server.toml"), 0o644);
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", "65534", "--clear-groups"])
+        .arg(&program)
+        .arg("server")
+        .arg(site.path("server.toml"));
+    command.env("RUST_LOG", "debug").env("NO_COLOR", "1").env_remove("NOTIFY_SOCKET");
+    let mut server = site.start_command(command);
+    server.process.wait_for(&format!("{} cannot be watched (EACCES", site.dir.path().display()));
+    assert!(server.watches());
+    write(&site.path("new"), &site.main(&[("one", one), ("two", two)]));
+    mode(&site.path("new"), 0o644);
+    std::fs::rename(site.path("new"), site.path("server.toml")).unwrap();
+    let line = server.reloaded();
+    assert!(line.contains("1 service added (two)"), "{line}");
+    server.stop();
+}

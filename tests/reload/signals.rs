@@ -177,6 +177,75 @@ fn a_hangup_while_the_process_starts_does_not_kill_it() {
     server.stop();
 }
 
+/// A name that does not resolve is waited for, at the start too. The file that names another address helps.
+#[test]
+fn a_start_that_waits_begins_anew_with_another_file() {
+    let one = net::address();
+    let site = Site::new(&[("one", one)]);
+    let good = std::fs::read_to_string(site.path("server.toml")).unwrap();
+    let waiting = good.replace(&site.control.to_string(), "no-such-host.invalid:2333");
+    site.write("server.toml", &waiting);
+    let process = Process::start("server", site.command());
+    process.wait_for("no-such-host.invalid");
+    let mut server = Server { process, told: 0 };
+    server.hang_up();
+    let line = server.reloaded();
+    assert!(line.contains("reloaded: nothing has changed"), "{line}");
+    site.write("server.toml", &(waiting.clone() + "colour = 1\n"));
+    let line = server.reloaded();
+    assert!(line.contains("reload refused: 1 error;"), "{line}");
+    site.write("server.toml", &good);
+    let line = server.reloaded();
+    assert!(line.contains("reloaded before everything was up: beginning anew"), "{line}");
+    server.process.wait_for("server is listening");
+    assert!(net::listens(one) && net::listens(site.control));
+    // From here on it is a reload like any other.
+    site.write("server.toml", &site.main(&[]));
+    let line = server.reloaded();
+    assert!(line.contains("1 service removed (one)"), "{line}");
+    server.stop();
+}
+
+/// An error of a start that began anew is at its place in the newer file.
+#[test]
+fn a_start_that_begins_anew_may_fail() {
+    let one = net::address();
+    let site = Site::new(&[("one", one)]);
+    let good = std::fs::read_to_string(site.path("server.toml")).unwrap();
+    site.write("server.toml", &good.replace(&site.control.to_string(), "no-such-host.invalid:2333"));
+    let mut process = Process::start("server", site.command());
+    process.wait_for("no-such-host.invalid");
+    let _taken = std::net::TcpListener::bind(one).unwrap();
+    site.write("server.toml", &format!("# moved down\n\n{good}"));
+    assert_eq!(process.wait().code(), Some(1));
+    let place =
+        format!("{}:8:13: error: server.services.one.bind_addr: ", site.path("server.toml").display());
+    assert!(process.log().contains(&place), "{place}\n{}", process.log());
+}
+
+/// An address that is in use fails its own service, at its place; all else is done.
+#[test]
+fn what_fails_has_a_line_of_its_own() {
+    let (taken, free) = (net::address(), net::address());
+    let site = Site::new(&[]);
+    let mut server = site.start_with("--no-watch");
+    let occupant = std::net::TcpListener::bind(taken).unwrap();
+    site.write("server.toml", &site.main(&[("taken", taken), ("free", free)]));
+    server.hang_up();
+    let line = server.reloaded();
+    assert!(
+        line.contains("2 services added (free, taken); failed: server.services.taken.bind_addr"),
+        "{line}"
+    );
+    let place =
+        format!("{}:6:13: error: server.services.taken.bind_addr: ", site.path("server.toml").display());
+    assert_eq!(server.count(&place), 1);
+    net::wait_listening(free);
+    drop(occupant);
+    net::wait_listening(taken);
+    server.stop();
+}
+
 /// `shutdown_grace` is that of the last reload: an established relay is cut after it.
 #[test]
 fn the_grace_of_a_stop_is_the_last_one_that_was_read() {
