@@ -223,18 +223,20 @@ fn a_client_gets_in_through_a_thousand_strangers() {
         ] {
             plan.server_lines = format!("handshake_timeout = 60\n{lines}");
             let server = plan.start_server(Build::Ours);
+            let own = sockets(&server);
             // What this machine needs when nobody else is there.
             let alone = serve(&plan);
-            server.wait_for("client lost");
-            let own = sockets(&server);
+            net::wait("the client's connections stay", || sockets(&server) <= own);
             let strangers = siege(plan.server_addr);
             net::wait("the strangers are not there", || sockets(&server) >= own + stay);
-            let took = serve(&plan);
+            // This machine may be busy with other things: it has three attempts.
+            let attempts: Vec<_> = std::iter::repeat_with(|| serve(&plan)).take(3).collect();
+            let took = *attempts.iter().min().unwrap();
             let name = &link.name;
             announce(&format!(
-                "client and visitor among 1200 strangers, {name}, {caps}: {took:.0?}; alone {alone:.0?}"
+                "client and visitor among 1200 strangers, {name}, {caps}: {attempts:.0?}; alone {alone:.0?}"
             ));
-            assert!(took < Duration::from_secs(1) + alone, "{name}, {caps}: {took:?}, alone {alone:?}");
+            assert!(took < Duration::from_secs(1), "{name}, {caps}: {attempts:?}, alone {alone:?}");
             drop(strangers);
         }
     }
