@@ -70,8 +70,13 @@ impl Site {
 
     /// Sets a variable of the kernel, for this site alone.
     pub fn set(&self, variable: &str, value: impl std::fmt::Display) {
+        self.try_set(variable, value).unwrap_or_else(|error| panic!("{variable}: {error}"));
+    }
+
+    /// Like [`Site::set`], where the kernel may have reasons to refuse.
+    pub fn try_set(&self, variable: &str, value: impl std::fmt::Display) -> io::Result<()> {
         let (file, value) = (format!("/proc/sys/{variable}"), value.to_string());
-        self.run(|| std::fs::write(&file, value).unwrap_or_else(|error| panic!("{file}: {error}")));
+        self.run(|| std::fs::write(&file, value))
     }
 
     /// Keeps what belongs inside, and drops it there.
