@@ -15,6 +15,8 @@ mod copy;
 mod direction;
 pub mod flows;
 mod frames;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod hold;
 pub mod locals;
 mod pipe;
