@@ -13,6 +13,9 @@ pub mod backoff;
 pub mod client;
 pub mod config;
 pub mod counters;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod relay;
 pub mod reload;
 #[cfg(feature = "server")]

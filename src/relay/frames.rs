@@ -81,7 +81,7 @@ impl Inbox {
     }
 
     /// Takes the stream's next bytes. Each byte is copied at most once, however small the pieces are.
-    fn take(
+    pub(super) fn take(
         &mut self,
         mut new: &[u8],
         on_frame: &mut impl FnMut(SocketAddr, &[u8]),

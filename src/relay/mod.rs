@@ -16,6 +16,8 @@ mod direction;
 pub mod door;
 pub mod flows;
 mod frames;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod hold;
 pub mod locals;
 mod pipe;

@@ -4,6 +4,8 @@
 //! compared. What it never does: keep a buffer for an idle connection, or give out a byte that was not verified.
 //! Reading order: [`keys`], `handshake`, [`session`], [`stream`].
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod handshake;
 mod keys;
 pub mod session;

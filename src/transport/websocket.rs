@@ -6,6 +6,8 @@
 
 mod carrier;
 pub mod frame;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub mod mask;
 mod stream;
 #[cfg(test)]

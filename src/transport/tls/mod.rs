@@ -6,6 +6,8 @@
 //! ([`record`]).
 
 mod explain;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod handshake;
 mod identity;
 mod incoming;

@@ -16,7 +16,7 @@ pub const HEADER: usize = 5;
 /// Plain bytes that one record may carry.
 pub const MAX_PLAIN: usize = 16 * 1024;
 /// What one record adds at most to its plain bytes: header, explicit nonce (8) or inner type (1), tag.
-#[cfg(test)]
+#[cfg(any(fuzzing, test))]
 pub const OVERHEAD: usize = HEADER + 8 + TAG;
 /// The longest record that a peer may send, with its header.
 pub const MAX_RECORD: usize = HEADER + MAX_PLAIN + 2048;
