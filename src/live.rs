@@ -138,6 +138,7 @@ impl Live {
         if let Some(watch) = &mut self.watch {
             if cause == Cause::Files && reading.found.is_err() && reading.seen.digest != self.digest {
                 // Half of a change, perhaps: somebody writes several files, or one slowly.
+                tracing::debug!("there are errors in the changed files; is this all of the change?");
                 watch.settled().await;
                 reading = self.again().await?;
             }

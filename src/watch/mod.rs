@@ -28,6 +28,9 @@ pub use stamps::Stamps;
 /// Changes come in bursts; after this long without another one, one is over.
 const QUIET: Duration = Duration::from_millis(300);
 
+/// After an error of reading: the rest of the change may take a little longer.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// A burst without end is looked into after this long,
 const LONGEST: Duration = Duration::from_secs(2);
 
@@ -121,10 +124,18 @@ impl Watch {
         self.burst = None;
     }
 
-    /// Completes when nothing has changed for a while, but not before that while.
+    /// Completes after a longer while, and when nothing changes any more.
     pub async fn settled(&mut self) {
-        self.note();
-        self.changed().await;
+        let until = Instant::now() + SETTLED;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => break,
+                () = self.changed() => {}
+            }
+        }
+        if self.burst.is_some() {
+            self.changed().await;
+        }
     }
 
     /// When the burst will be over, if there is no further change.

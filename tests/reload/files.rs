@@ -1,6 +1,7 @@
 //! Changed files are taken over by themselves.
 
 use std::io::Write;
+use std::time::Duration;
 
 use super::common::net;
 use super::*;
@@ -76,7 +77,7 @@ fn a_file_that_is_still_written_is_waited_for() {
     let mut file = std::fs::File::create(site.path("server.toml")).unwrap();
     file.write_all(first.as_bytes()).unwrap();
     // Longer than any burst is waited for, if nobody had the file open.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     file.write_all(rest.as_bytes()).unwrap();
     drop(file);
     let line = server.reloaded();
@@ -87,17 +88,30 @@ fn a_file_that_is_still_written_is_waited_for() {
 /// Several files that belong together are written one after the other: no error is told that is none any more.
 #[test]
 fn a_change_in_several_files_is_one() {
+    // Whoever takes longer than a second for it is not believed; a busy machine may have to try again.
+    let told: Vec<String> = (0..4).map_while(|_| change_in_two_files().err()).collect();
+    assert!(told.len() < 4, "{told:#?}");
+}
+
+/// A service moves from the main file to a fragment: for a moment it is in both. What is told, if that is an error.
+fn change_in_two_files() -> Result<(), String> {
     let (one, two) = (net::address(), net::address());
     let site = Site::new(&[("one", one)]);
     std::fs::create_dir(site.path("server.toml.d")).unwrap();
     let mut server = site.start();
-    // A service moves from the main file to a fragment: for a moment it is in both.
     site.write("server.toml.d/one.toml", &service("one", one));
+    server.process.wait_for("is this all of the change?");
+    // Longer than it takes to read again.
+    std::thread::sleep(Duration::from_millis(200));
     site.write("server.toml", &site.main(&[("two", two)]));
     let line = server.reloaded();
+    if line.contains("refused") {
+        return Err(line);
+    }
     assert!(line.contains("1 service added (two)"), "{line}");
     assert!(!server.process.log().contains("already defined"));
     server.stop();
+    Ok(())
 }
 
 #[test]
@@ -149,7 +163,8 @@ fn other_files_in_the_directory_wake_nobody() {
     for name in ["log", "server.toml.bak", "server.toml.d/.x.toml", "server.toml.d/README"] {
         site.write(name, "x");
     }
-    // The kernel tells in order: had the others mattered, it would be two bursts, or this one would tell of them.
+    // Long enough for a burst to end, had there been one.
+    std::thread::sleep(Duration::from_millis(1500));
     site.write("server.toml", &site.main(&[]));
     server.reloaded();
     assert_eq!(server.count(AS_BEFORE), 1);
