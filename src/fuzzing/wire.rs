@@ -77,7 +77,7 @@ fn meeting(mut input: Input<'_>) {
     if let Some(byte) = auth.get_mut(flip.0) {
         *byte ^= flip.1;
     }
-    let verdict = server.on_auth(&auth, known.then_some(&server_token));
+    let verdict = server.on_auth(&auth, known.then_some(&server_token).into_iter()).map(|(key, _)| key);
     let untouched = flip.0 >= auth.len() || flip.1 == 0;
     assert_eq!(verdict.is_ok(), untouched && same_token && known);
     let ack = match verdict {

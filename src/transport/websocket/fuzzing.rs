@@ -64,7 +64,9 @@ fn answered(said: &[&[u8]]) -> Result<Vec<u8>, String> {
     block_on(async {
         let (mut tcp, mut peer) = pair();
         let read = async {
-            let judged = upgrade::read_head(&mut tcp, b"HTTP/1.").await.map_err(|fault| fault.to_string())?;
+            let judged = upgrade::read_head(&mut tcp, b"HTTP/1.", upgrade::MAX_RESPONSE)
+                .await
+                .map_err(|fault| fault.to_string())?;
             let (head, mut rest) = judged.map_err(|refused| refused.why)?;
             upgrade::check_response(&head, *b"the sample nonce").map_err(|refused| refused.why)?;
             tcp.read_to_end(&mut rest).await.map_err(|fault| fault.to_string())?;
