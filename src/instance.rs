@@ -70,11 +70,17 @@ pub struct Again {
     watched: Option<Seen>,
 }
 
-#[cfg(feature = "hot-reload")]
 impl Again {
     /// Until a stop signal, whose name is returned. `hangup`: a reload was asked for before.
+    #[cfg(feature = "hot-reload")]
     async fn until_stop(self, signals: &mut Signals, running: &mut Running, hangup: bool) -> &'static str {
         Live::new(self.reader, self.watched).run(signals, running, hangup).await
+    }
+
+    /// Until a stop signal, whose name is returned.
+    #[cfg(not(feature = "hot-reload"))]
+    async fn until_stop(self, signals: &mut Signals, _: &mut Running, _: bool) -> &'static str {
+        signals.stop().await
     }
 }
 
@@ -182,7 +188,6 @@ impl Plan {
     ) -> Result<Exit, Fault> {
         let scope = Scope::new();
         let counters = [Arc::default(), Arc::default()];
-        #[cfg_attr(not(feature = "hot-reload"), allow(unused_mut))]
         let mut hangup = false;
         let mut start = pin!(self.start(&scope, &counters));
         let (mut running, addresses) = loop {
@@ -193,15 +198,11 @@ impl Plan {
                         tracing::info!("stopped by {name} before everything was up");
                         return Ok(Exit::Ok);
                     }
-                    #[cfg(feature = "hot-reload")]
                     Wish::Reload => hangup = true,
                 },
             }
         };
         announce(&addresses);
-        #[cfg(not(feature = "hot-reload"))]
-        let told = signals.stop();
-        #[cfg(feature = "hot-reload")]
         let told = async {
             match again {
                 Some(again) => again.until_stop(&mut signals, &mut running, hangup).await,
@@ -237,7 +238,7 @@ impl Plan {
         counters: &[Arc<Counters>; 2],
     ) -> Result<(Running, Addresses), Fault> {
         #[cfg_attr(not(feature = "hot-reload"), allow(unused_mut))]
-        let mut running = Running { grace: self.grace(), ..Running::default() };
+        let mut running = Running::new(self.grace());
         #[cfg_attr(not(feature = "server"), allow(unused_mut))]
         let mut addresses = Addresses::default();
         let [_at_server, _at_client] = counters;

@@ -46,8 +46,7 @@ pub fn runtime(hangups: bool) -> io::Result<(Runtime, Signals)> {
 pub enum Wish {
     /// To stop; the signal's name.
     Stop(&'static str),
-    /// To read the configuration again (SIGHUP).
-    #[cfg(feature = "hot-reload")]
+    /// To read the configuration again (SIGHUP); a build that cannot has said so already.
     Reload,
 }
 
@@ -72,7 +71,6 @@ impl Signals {
         loop {
             match self.next().await {
                 Wish::Stop(name) => return name,
-                #[cfg(feature = "hot-reload")]
                 Wish::Reload => {}
             }
         }
@@ -88,12 +86,11 @@ impl Signals {
                     if !is(Signal::SIGHUP) {
                         return Wish::Stop(if is(Signal::SIGINT) { "SIGINT" } else { "SIGTERM" });
                     }
-                    #[cfg(feature = "hot-reload")]
-                    return Wish::Reload;
                     #[cfg(not(feature = "hot-reload"))]
                     tracing::warn!(
                         "SIGHUP: this rathole was built without the feature `hot-reload`; restart it"
                     );
+                    return Wish::Reload;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // Without a runtime there is nothing to wait for.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 /// What reaches the roles while they run.
-#[derive(Default)]
 pub struct Running {
     /// The server, if it runs.
     #[cfg(all(feature = "server", feature = "hot-reload"))]
@@ -15,10 +14,21 @@ pub struct Running {
     pub grace: Duration,
 }
 
-#[cfg(feature = "hot-reload")]
 impl Running {
+    /// No role yet.
+    pub fn new(grace: Duration) -> Self {
+        Running {
+            #[cfg(all(feature = "server", feature = "hot-reload"))]
+            server: None,
+            #[cfg(all(feature = "client", feature = "hot-reload"))]
+            client: None,
+            grace,
+        }
+    }
+
     /// Hands a new configuration to the roles. What they did, by role; a role that should start or end is left as it is,
     /// for that needs a restart.
+    #[cfg(feature = "hot-reload")]
     pub async fn reload(
         &mut self,
         plan: crate::instance::Plan,
