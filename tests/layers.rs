@@ -172,6 +172,7 @@ fn pure_code_is_pure() {
         "wire",
         "backoff.rs",
         "counters.rs",
+        "reload.rs",
         "server/pool.rs",
         "server/gate.rs",
         "server/junk.rs",
