@@ -8,6 +8,7 @@
 //! service   one TCP service: visitors and channels meet in the pool
 //! pool      who gets whom (pure), with requests (what was asked of the client) and stock (how many to keep idle)
 //! idle      channels that wait for a visitor, watched
+//! budget    idle channels of all services
 //! seats     how many visitors a service has
 //! visitor   StartForward, the relay, the log line
 //! datagrams one UDP service
@@ -15,6 +16,7 @@
 //! strangers failed authentications, told in few lines (pure)
 //! ```
 
+mod budget;
 mod control;
 mod datagrams;
 mod idle;
@@ -44,6 +46,7 @@ use crate::config::{self, ServerKind, ServerService};
 use crate::counters::Counters;
 use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
+use budget::Budget;
 use listener::{Listeners, bind_all};
 use registry::{Registry, Service};
 use strangers::{Line, Strangers};
@@ -65,6 +68,8 @@ struct Shared {
     settings: Mutex<Arc<Settings>>,
     registry: Registry,
     counters: Arc<Counters>,
+    /// What all services may keep idle.
+    budget: Arc<Budget>,
     strangers: Mutex<Strangers>,
     stranger_came: Notify,
 }
@@ -140,6 +145,7 @@ impl Server {
             settings: Mutex::new(Arc::new(Settings { config, acceptor })),
             registry: Registry::default(),
             counters,
+            budget: Arc::new(Budget::of_process()),
             strangers: Mutex::default(),
             stranger_came: Notify::new(),
         };
@@ -231,7 +237,8 @@ fn start_service(
     match sockets {
         Sockets::Tcp(listeners) => {
             let rules = service::Rules::new(server, config);
-            let service = service::TcpService { rules, counters, events: weak, relays: scope.clone() };
+            let (budget, relays) = (shared.budget.clone(), scope.clone());
+            let service = service::TcpService { rules, budget, counters, events: weak, relays };
             scope.spawn(service.run(listeners, events, own));
         }
         Sockets::Udp(sockets) => {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::budget::Budget;
 use super::control::Demand;
 use super::idle::{ChannelId, IdleChannels, is_dead};
 use super::listener::Listeners;
@@ -17,7 +18,6 @@ use super::pool::{self, Pool, Settings, Why};
 use super::refusals::{Line, Refusal, Refusals};
 use super::registry::{Event, SessionId};
 use super::seats::Seats;
-use super::stock;
 use super::visitor::{self, Visitor};
 use crate::config::{self, ServerService, TcpOptions};
 use crate::counters::Counters;
@@ -45,8 +45,8 @@ pub struct Rules {
     pub tcp: TcpOptions,
     /// How long a visitor waits.
     pub visitor_timeout: Duration,
-    /// Data channels that a new client is asked for.
-    pub at_first: usize,
+    /// The server's services, which share what may be idle.
+    pub services: usize,
 }
 
 impl Rules {
@@ -56,16 +56,16 @@ impl Rules {
             config,
             tcp: server.tcp,
             visitor_timeout: server.visitor_timeout,
-            at_first: stock::at_first(server.services.len()),
+            services: server.services.len(),
         }
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, budget: &Budget) -> Settings {
         Settings {
             visitor_timeout: self.visitor_timeout,
             max_waiting: self.config.limits.waiting,
             max_idle: self.config.limits.channels,
-            at_first: self.at_first,
+            at_first: budget.at_first(self.services),
             age: if self.tcp.keepalive_idle <= KEPT_ALIVE { AGE_KEPT_ALIVE } else { AGE },
         }
     }
@@ -75,6 +75,8 @@ impl Rules {
 pub struct TcpService {
     /// What it is run by.
     pub rules: Rules,
+    /// What all services may keep idle.
+    pub budget: Arc<Budget>,
     /// The server's counters.
     pub counters: Arc<Counters>,
     /// To return a visitor by. Weak: the service must end when all others have gone.
@@ -87,14 +89,15 @@ impl TcpService {
     /// Serves until the scope drains. Visitors that still wait are reset.
     pub async fn run(self, mut listeners: Listeners, mut events: mpsc::Receiver<Event>, scope: Scope) {
         let mut running = Running {
-            pool: Pool::new(self.rules.settings(), fastrand::Rng::new(), Instant::now()),
-            idle: IdleChannels::default(),
+            pool: Pool::new(self.rules.settings(&self.budget), fastrand::Rng::new(), Instant::now()),
+            idle: IdleChannels::new(self.budget.clone()),
             client: None,
             seats: Seats::default(),
             refusals: Refusals::default(),
             service: self,
         };
         loop {
+            running.pool.allow(running.idle.allowed());
             let deadline = running.next_deadline();
             let actions = tokio::select! {
                 biased;
@@ -143,7 +146,8 @@ impl Running {
     #[allow(dead_code)] // until a reload calls it
     fn configure(&mut self, rules: Rules) -> Vec<Action> {
         self.service.rules = rules;
-        self.pool.configure(self.service.rules.settings(), Instant::now())
+        let settings = self.service.rules.settings(&self.service.budget);
+        self.pool.configure(settings, Instant::now())
     }
 
     /// Whoever may not come is reset before anything is spent on it.
@@ -163,7 +167,7 @@ impl Running {
         };
         tcp::set_options(&tcp, &self.service.rules.tcp, config.nodelay);
         let since = tokio::time::Instant::now();
-        let until = since + self.service.rules.settings().longest_wait();
+        let until = since + self.service.rules.settings(&self.service.budget).longest_wait();
         let visitor = Visitor { tcp, peer, since, until, moves: 0, seat };
         self.pool.on_visitor(visitor, since.into_std())
     }
@@ -235,7 +239,7 @@ impl Running {
 
     /// Joins the two, unless one of them is of no use any more.
     fn join(&mut self, visitor: Visitor, channel: Stream) -> Vec<Action> {
-        let TcpService { rules, counters, events, relays } = &self.service;
+        let TcpService { rules, counters, events, relays, .. } = &self.service;
         let now = Instant::now();
         let may_come = rules.config.access.admits(visitor.peer.ip());
         if !may_come || visitor.is_gone() {
