@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 
+use super::budget::Budget;
 use crate::relay::Ready;
 use crate::transport::Stream;
 
@@ -20,11 +21,12 @@ const TURN: usize = 64;
 pub struct ChannelId(u64);
 
 /// The idle channels of one service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct IdleChannels {
     channels: HashMap<ChannelId, Watched>,
     ready: Arc<Ready<ChannelId>>,
     last: u64,
+    budget: Arc<Budget>,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,16 @@ struct Watched {
 }
 
 impl IdleChannels {
+    /// None yet; those that come are part of this budget.
+    pub fn new(budget: Arc<Budget>) -> Self {
+        IdleChannels { channels: HashMap::new(), ready: Arc::default(), last: 0, budget }
+    }
+
+    /// How many there may be.
+    pub fn allowed(&self) -> usize {
+        self.budget.allows(self.channels.len())
+    }
+
     /// Watches a channel.
     pub fn insert(&mut self, stream: Stream) -> ChannelId {
         self.last += 1;
@@ -42,12 +54,15 @@ impl IdleChannels {
         // To be looked at once: from then on its socket wakes it.
         waker.wake_by_ref();
         self.channels.insert(id, Watched { stream, waker });
+        self.budget.add(1);
         id
     }
 
     /// Takes a channel out, to use it or to close it.
     pub fn take(&mut self, id: ChannelId) -> Option<Stream> {
-        Some(self.channels.remove(&id)?.stream)
+        let taken = self.channels.remove(&id)?;
+        self.budget.remove(1);
+        Some(taken.stream)
     }
 
     /// The next channel that has died. It must be taken out: it is not told of again.
@@ -63,6 +78,12 @@ impl IdleChannels {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl Drop for IdleChannels {
+    fn drop(&mut self) {
+        self.budget.remove(self.channels.len());
     }
 }
 
@@ -103,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_a_reset_and_a_byte_are_seen_and_silence_is_not() {
-        let mut idle = IdleChannels::default();
+        let mut idle = IdleChannels::new(Arc::new(Budget::of_process()));
         let mut far = Vec::new();
         let mut ids = Vec::new();
         for _ in 0..4 {
@@ -133,7 +154,7 @@ mod tests {
     /// Also one that died before it was watched, and one that is used: that is not the watch's business any more.
     #[tokio::test]
     async fn the_watch_begins_at_once_and_ends_at_once() {
-        let mut idle = IdleChannels::default();
+        let mut idle = IdleChannels::new(Arc::new(Budget::of_process()));
         let (near, far) = pair().await;
         drop(far);
         let dead = idle.insert(Stream::Tcp(near));

@@ -12,6 +12,7 @@
 //! service   one TCP service: visitors and channels meet in the pool
 //! pool      who gets whom (pure), with requests (what was asked of the client) and stock (how many to keep idle)
 //! idle      channels that wait for a visitor, watched
+//! budget    idle channels of all services
 //! seats     how many visitors a service has
 //! visitor   StartForward, the relay, the log line
 //! datagrams one UDP service
@@ -19,6 +20,7 @@
 //! ```
 
 mod admission;
+mod budget;
 mod control;
 mod datagrams;
 mod door;
@@ -56,6 +58,7 @@ use crate::counters::Counters;
 use crate::reload::Outcome;
 use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
+use budget::Budget;
 use door::Door;
 use listener::{Listeners, bind_all};
 use registry::{Registry, Sockets};
@@ -86,6 +89,8 @@ struct Shared {
     counters: Arc<Counters>,
     door: Arc<Door>,
     takeovers: Mutex<Takeovers>,
+    /// What all services may keep idle.
+    budget: Arc<Budget>,
 }
 
 impl Shared {
@@ -167,6 +172,7 @@ impl Server {
             door: Arc::new(Door::new(counters.clone())),
             counters,
             takeovers: Mutex::default(),
+            budget: Arc::new(Budget::of_process()),
         };
         Ok(Server {
             shared,

@@ -69,7 +69,7 @@ pub struct Settings {
     pub max_waiting: usize,
     /// Channels that may be idle.
     pub max_idle: usize,
-    /// Channels that a new client is asked for: [`super::stock::at_first`].
+    /// Channels that a new client is asked for.
     pub at_first: usize,
     /// An idle channel is replaced when it is as old as this, or a little sooner.
     pub age: Duration,
@@ -110,6 +110,8 @@ pub struct Pool<V, C> {
     idle: VecDeque<Idle<C>>,
     requests: Requests,
     stock: Stock,
+    /// Channels that may be kept in store, as others have need, too.
+    allowed: usize,
     trim_at: Instant,
     random: fastrand::Rng,
 }
@@ -130,6 +132,7 @@ impl<V, C: PartialEq> Pool<V, C> {
             idle: VecDeque::new(),
             requests: Requests::new(now),
             stock: Stock::new(settings.at_first, now),
+            allowed: usize::MAX,
             trim_at: now,
             random,
         }
@@ -149,6 +152,12 @@ impl<V, C: PartialEq> Pool<V, C> {
         actions.extend(self.idle.drain(..surplus).map(|idle| Action::Surplus(idle.channel)));
         self.top_up(now, &mut actions);
         actions
+    }
+
+    /// From now on so many channels, and those that a new client is asked for, may be kept in store. Obeyed when the next
+    /// thing happens; those that are too many are closed in a while.
+    pub fn allow(&mut self, idle: usize) {
+        self.allowed = idle;
     }
 
     /// A client was authenticated, perhaps in another's place: its predecessor's channels are of no use.
@@ -326,7 +335,8 @@ impl<V, C: PartialEq> Pool<V, C> {
     }
 
     fn target(&self, now: Instant) -> usize {
-        self.stock.target(now).min(self.settings.max_idle)
+        let allowed = self.allowed.max(self.settings.at_first).min(self.settings.max_idle);
+        self.stock.target(now).min(allowed)
     }
 
     /// Idle channels that are to be replaced.

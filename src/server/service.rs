@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::budget::Budget;
 use super::control::Demand;
 use super::door::Door;
 use super::idle::{ChannelId, IdleChannels, is_dead};
@@ -18,7 +19,6 @@ use super::pool::{self, Pool, Settings, Why};
 use super::refusals::{Line, Refusal, Refusals};
 use super::registry::{Event, SessionId, Sockets};
 use super::seats::Seats;
-use super::stock;
 use super::visitor::{self, Visitor};
 use crate::config::{self, ServerService, TcpOptions};
 use crate::counters::Counters;
@@ -46,8 +46,8 @@ pub struct Rules {
     pub tcp: TcpOptions,
     /// How long a visitor waits.
     pub visitor_timeout: Duration,
-    /// Data channels that a new client is asked for.
-    pub at_first: usize,
+    /// The server's services, which share what may be idle.
+    pub services: usize,
 }
 
 impl Rules {
@@ -57,16 +57,16 @@ impl Rules {
             config,
             tcp: server.tcp,
             visitor_timeout: server.visitor_timeout,
-            at_first: stock::at_first(server.services.len()),
+            services: server.services.len(),
         }
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, budget: &Budget) -> Settings {
         Settings {
             visitor_timeout: self.visitor_timeout,
             max_waiting: self.config.limits.waiting,
             max_idle: self.config.limits.channels,
-            at_first: self.at_first,
+            at_first: budget.at_first(self.services),
             age: if self.tcp.keepalive_idle <= KEPT_ALIVE { AGE_KEPT_ALIVE } else { AGE },
         }
     }
@@ -76,6 +76,8 @@ impl Rules {
 pub struct TcpService {
     /// What it is run by.
     pub rules: Rules,
+    /// What all services may keep idle.
+    pub budget: Arc<Budget>,
     /// The server's counters.
     pub counters: Arc<Counters>,
     /// To return a visitor by. Weak: the service must end when all others have gone.
@@ -91,14 +93,15 @@ impl TcpService {
     pub async fn run(self, mut listeners: Listeners, mut events: mpsc::Receiver<Event>, scope: Scope) {
         let door = self.door.clone();
         let mut running = Running {
-            pool: Pool::new(self.rules.settings(), fastrand::Rng::new(), Instant::now()),
-            idle: IdleChannels::default(),
+            pool: Pool::new(self.rules.settings(&self.budget), fastrand::Rng::new(), Instant::now()),
+            idle: IdleChannels::new(self.budget.clone()),
             client: None,
             seats: Seats::default(),
             refusals: Refusals::default(),
             service: self,
         };
         loop {
+            running.pool.allow(running.idle.allowed());
             let deadline = running.next_deadline();
             let actions = tokio::select! {
                 biased;
@@ -159,7 +162,8 @@ impl Running {
     /// Other rules from now on. Relays, and visitors that wait, are not sent away.
     fn configure(&mut self, rules: Rules) -> Vec<Action> {
         self.service.rules = rules;
-        self.pool.configure(self.service.rules.settings(), Instant::now())
+        let settings = self.service.rules.settings(&self.service.budget);
+        self.pool.configure(settings, Instant::now())
     }
 
     /// Whoever may not come is reset before anything is spent on it.
@@ -179,7 +183,7 @@ impl Running {
         };
         tcp::set_options(&tcp, &self.service.rules.tcp, config.nodelay);
         let since = tokio::time::Instant::now();
-        let until = since + self.service.rules.settings().longest_wait();
+        let until = since + self.service.rules.settings(&self.service.budget).longest_wait();
         let visitor = Visitor { tcp, peer, since, until, moves: 0, seat };
         self.pool.on_visitor(visitor, since.into_std())
     }

@@ -323,7 +323,9 @@ impl Services {
         match sockets {
             Sockets::Tcp(listeners) => {
                 let (relays, door) = (self.scope.clone(), shared.door.clone());
-                let service = TcpService { rules, counters, events: sender.downgrade(), relays, door };
+                let budget = shared.budget.clone();
+                let service =
+                    TcpService { rules, budget, counters, events: sender.downgrade(), relays, door };
                 self.scope.spawn(async move {
                     let _at_end = at_end;
                     service.run(listeners, events, own).await;

@@ -10,13 +10,6 @@ use std::time::{Duration, Instant};
 /// A service that nobody visits keeps this many: one for the first visitor, one for the next while it is replaced.
 const LEAST: usize = 2;
 
-/// Channels that a new client is asked for at once (protocol-v1.md, section 5.1).
-const AT_FIRST: usize = 8;
-
-/// Idle channels of all services together, as long as nobody visits them. Beyond, clients on one address run out of
-/// ports: each has 28232 for connections to one server.
-const AT_FIRST_ALTOGETHER: usize = 16_384;
-
 /// A visitor is forgotten by the sum after about this time.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -25,11 +18,6 @@ const HOLD: Duration = Duration::from_secs(60);
 
 /// Then half of it is gone after this time, and half of the rest after as much again.
 const HALF_LIFE: Duration = Duration::from_secs(60);
-
-/// Channels that a new client is asked for, and those that are kept at least, on a server with so many services.
-pub fn at_first(services: usize) -> usize {
-    (AT_FIRST_ALTOGETHER / services.max(1)).clamp(1, AT_FIRST)
-}
 
 /// The demand for idle channels of one service.
 #[derive(Debug)]
@@ -94,13 +82,6 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn services_share_what_is_asked_for_at_first() {
-        for (services, expected) in [(0, 8), (1, 8), (2048, 8), (2049, 7), (10_000, 1), (1_000_000, 1)] {
-            assert_eq!(at_first(services), expected, "{services}");
-        }
-    }
 
     #[test]
     fn eight_at_first_and_two_when_nobody_comes() {

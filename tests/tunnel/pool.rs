@@ -242,6 +242,42 @@ fn the_pool_grows_with_demand() {
     drop((first, second));
 }
 
+/// What is kept in store is no more than a quarter of the descriptors: visitors need the rest.
+#[test]
+fn the_store_leaves_descriptors_for_visitors() {
+    let local = Local::echo();
+    let plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", local.addr)]);
+    let config = plan.write("server.toml", &plan.server_toml());
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 200 && exec \"$0\" server \"$1\""]);
+    command.arg(Build::Ours.program()).arg(config).env("RUST_LOG", "info");
+    let server = Process::start("server with 200 descriptors", command);
+    net::wait_listening(plan.server_addr);
+    let _client = plan.start_client(Build::Ours);
+    let addr = plan.services[0].visitors;
+    visitor::wait_served(addr);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap().count();
+    for _ in 0..3 {
+        let mut crowd: Vec<_> = (0..80).map(|_| visitor::connect(addr)).collect();
+        for stream in &mut crowd {
+            stream.write_all(b"x").unwrap();
+        }
+        for stream in &mut crowd {
+            stream.read_exact(&mut [0]).unwrap();
+            stream.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+    }
+    // A crowd of eighty is worth eighty channels in store, but fifty are all that it may have.
+    server.wait_for_times("visitor ended", 240);
+    let mut most = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        most = most.max(descriptors());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!((40..=75).contains(&most), "{most} descriptors are in use");
+}
+
 fn has_start(channel: &TcpStream) -> bool {
     channel.set_nonblocking(true).unwrap();
     let mut command = [0; 4];

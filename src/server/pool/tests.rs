@@ -472,6 +472,11 @@ fn random_sequences_keep_the_invariants() {
                     let actions = world.pool.configure(settings(&mut random), world.now);
                     world.act(actions);
                 }
+                12 if random.bool() => {
+                    world.pool.allow(random.usize(..100));
+                    let actions = world.pool.on_time(world.now);
+                    world.act(actions);
+                }
                 12 => {
                     // One that nobody asked for.
                     let channel = world.next();
@@ -488,6 +493,9 @@ fn random_sequences_keep_the_invariants() {
         }
         world.client = Client { delay: 100, lost: 0, dying: 0 };
         world.client_comes();
+        world.pass(60 * SECOND);
+        let allowed = world.pool.allowed.max(world.pool.settings.at_first);
+        assert!(world.pool.idle.len() <= allowed, "seed {seed}: no more than it is allowed");
         world.pass(1800 * SECOND);
         let (least, most) = (world.pool.stock.least(), world.pool.settings.max_idle);
         assert_eq!(world.pool.idle.len(), least.min(most), "seed {seed}: back to its least");
