@@ -15,6 +15,7 @@ mod hint;
 mod keys;
 mod load;
 mod noise;
+mod printable;
 mod problem;
 mod proxy;
 #[cfg(feature = "cli")]
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 pub use files::{Files, NoFiles, SystemFiles};
 pub use load::{Loaded, Request, RoleChoice, inspect, load};
+pub use printable::{Printable, is_printable};
 pub use problem::{Problem, Report, Severity};
 pub use secret::Secret;
 
