@@ -314,4 +314,56 @@ mod many {
             assert!(took < Duration::from_secs(5), "{what} took {took:?}");
         }
     }
+
+    /// Raises the limit of open files for the programs that this test starts; the new limit.
+    fn raise_open_files(wanted: u64) -> u64 {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.max(hard), wanted.max(hard));
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        hard
+    }
+
+    /// A server with ten thousand services is up within seconds, and serves the first, the last, and those between.
+    #[test]
+    fn they_are_started_at_once() {
+        let needed = MANY as u64 + 2000;
+        if raise_open_files(needed) < needed {
+            return common::skip("they_are_started_at_once", "not so many open files are allowed here");
+        }
+        let echo = Local::echo();
+        let served = [0, 1, MANY / 2, MANY - 1];
+        let port = net::address().port();
+        let plan = Plan::new(Link::tcp(), Vec::new());
+        let head = format!("bind_addr = \"{}\"\ndefault_token = \"0123456789abcdef\"", plan.server_addr);
+        let config = plan.write("server.toml", &half(Role::Server, &head, port, ""));
+        let begun = Instant::now();
+        let mut command = Build::Ours.command(Role::Server, &config);
+        command.env_remove("RUST_LOG");
+        let server = Process::start("a server of many", command);
+        server.wait_for("server is listening");
+        let up = begun.elapsed();
+        let head = format!("remote_addr = \"{}\"\ndefault_token = \"0123456789abcdef\"", plan.server_addr);
+        let mut text = format!("[client]\n{head}\n");
+        for n in served {
+            write!(text, "[client.services.service-{n:05}]\nlocal_addr = \"{}\"\n", echo.addr).unwrap();
+        }
+        let _client = Build::Ours.start(Role::Client, &plan.write("client.toml", &text));
+        for n in served {
+            let address = format!("{}:{port}", host(n)).parse().unwrap();
+            visitor::wait_served(address);
+            visitor::echo(address, &visitor::random(1, 100_000), true);
+        }
+        println!("{MANY} services listen after {up:.1?}, the last is served after {:.1?}", begun.elapsed());
+        let used = Duration::from_millis(10 * ticks(server.id()));
+        // In a debug build. Seconds of a processor, for others use it, too.
+        assert!(used < Duration::from_secs(10), "{used:?} of a processor");
+    }
+
+    /// What a process has used of the processors, in hundredths of a second.
+    fn ticks(id: u32) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        let fields = text.rsplit(')').next().unwrap().split_whitespace();
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
 }
