@@ -43,7 +43,11 @@ pub(super) fn unknown(section: &Section<'_>, name: &str) -> String {
         return ["did you mean ", near, "?"].concat();
     }
     let mut all: Vec<&'static str> = Vec::new();
-    keys::each_key(&mut |_, key: &'static Key| all.push(key.name));
+    keys::each_key(&mut |_, key: &'static Key| {
+        if !all.contains(&key.name) {
+            all.push(key.name);
+        }
+    });
     if let Some(near) = nearest(&name, all.into_iter()) {
         if let Some(places) = elsewhere(section, near) {
             return ["did you mean ", near, "? It belongs in ", &places].concat();
@@ -88,28 +92,44 @@ pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> 
     if name.len() > LONGEST {
         return None;
     }
-    let near = known.map(|known| (distance(name, known), known)).min()?;
-    (near.0 <= (near.1.len() / 3).max(1)).then_some(near.1)
+    let name: Vec<char> = name.chars().collect();
+    let near = known.filter_map(|known| {
+        let most = (known.len() / 3).max(1);
+        Some((distance(&name, known, most)?, known))
+    });
+    near.min().map(|(_, known)| known)
 }
 
-/// Letters to insert, delete, change, or swap with their neighbour.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+/// Letters to insert, delete, change, or swap with their neighbour; None: more than `most`, and soon found out, because
+/// a file may have thousands of unknown keys.
+fn distance(a: &[char], b: &str, most: usize) -> Option<usize> {
+    let b: Vec<char> = b.chars().collect();
+    if a.len().abs_diff(b.len()) > most {
+        return None;
+    }
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
+    let mut last_least = 0;
     for (i, x) in a.iter().enumerate() {
         let mut row = vec![i + 1];
+        let mut row_least = i + 1;
         for (j, y) in b.iter().enumerate() {
             let change = cell(&last, j) + usize::from(x != y);
             let mut least = change.min(cell(&last, j + 1) + 1).min(cell(&row, j) + 1);
             if i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x) {
                 least = least.min(cell(&before, j - 1) + 1);
             }
+            row_least = row_least.min(least);
             row.push(least);
         }
+        // Every later cell comes from this row or, by a swap, from the one before.
+        if row_least > most && last_least >= most {
+            return None;
+        }
+        last_least = row_least;
         before = std::mem::replace(&mut last, row);
     }
-    cell(&last, b.len())
+    Some(cell(&last, b.len())).filter(|steps| *steps <= most)
 }
 
 /// A cell of a row; far away if the row has none there.
@@ -145,7 +165,11 @@ mod tests {
             ("tcp", "tpc", 1),
             ("ab", "ab", 0),
         ] {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
+            let a: Vec<char> = a.chars().collect();
+            for most in 0..4 {
+                let expected = Some(expected).filter(|steps| *steps <= most);
+                assert_eq!(distance(&a, b, most), expected, "{a:?} {b} {most}");
+            }
         }
     }
 

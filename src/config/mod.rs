@@ -19,6 +19,7 @@ mod keys;
 mod load;
 mod merge;
 mod noise;
+mod printable;
 mod problem;
 mod proxy;
 #[cfg(feature = "cli")]
@@ -40,6 +41,7 @@ use std::time::Duration;
 pub use access::{Access, Prefix};
 pub use files::{Files, NoFiles, RegularFiles, SystemFiles};
 pub use load::{Loaded, Request, RoleChoice, inspect, load};
+pub use printable::{Printable, is_printable};
 pub use problem::{Problem, Report, Severity};
 pub use secret::Secret;
 pub use section::quoted;

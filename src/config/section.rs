@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Endpoint;
 use super::check::Check;
 use super::keys::{Kind, Need, Table};
+use super::printable::is_printable;
 use super::source::{Node, Place, Value};
 
 /// A table of the configuration, its description, and the way to it. Reads of a key that has another type than
@@ -165,7 +166,7 @@ pub fn quoted(part: &str) -> String {
     for c in part.chars() {
         match c {
             '"' | '\\' => text.extend(['\\', c]),
-            c if c.is_control() => text.extend(c.escape_unicode()),
+            c if !is_printable(c) => text.extend(c.escape_unicode()),
             c => text.push(c),
         }
     }

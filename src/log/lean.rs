@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rathole::config::Printable;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -89,8 +90,8 @@ impl Subscriber for Log {
         let mut text = String::with_capacity(160);
         let _ = write!(text, "{} {:>5} {}: ", Time(now), metadata.level(), metadata.target());
         let separator = if line.message.is_empty() { 1 } else { 0 };
-        push_printable(&mut text, &line.message);
-        push_printable(&mut text, line.fields.get(separator..).unwrap_or_default());
+        let _ = Printable(&mut text).write_str(&line.message);
+        let _ = Printable(&mut text).write_str(line.fields.get(separator..).unwrap_or_default());
         text.push('\n');
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
@@ -103,17 +104,6 @@ impl Subscriber for Log {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
-}
-
-/// Control characters of what peers say must not steer a terminal.
-fn push_printable(line: &mut String, text: &str) {
-    for c in text.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
 }
 
 struct Line {
@@ -190,12 +180,5 @@ mod tests {
         assert!(Filter::parse("loud").is_err());
         assert!(Filter::parse("rathole=loud").is_err());
         assert!(Filter::parse("a=b=c").is_err());
-    }
-
-    #[test]
-    fn control_characters_are_escaped() {
-        let mut line = String::new();
-        push_printable(&mut line, "a\u{1b}[2Jb\nc\u{9b}");
-        assert_eq!(line, "a\\u{1b}[2Jb\\nc\\u{9b}");
     }
 }

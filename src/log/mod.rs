@@ -3,6 +3,8 @@
 //! What it decides: which lines are seen (`RUST_LOG`, else a default level). What it never does: mask a secret; no
 //! caller gives it one.
 
+#[cfg(feature = "cli")]
+mod fields;
 #[cfg(not(feature = "cli"))]
 mod lean;
 
@@ -43,6 +45,7 @@ fn start(wish: &str, fallback: &str) -> Option<String> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(colours)
+        .fmt_fields(fields::Fields)
         .log_internal_errors(false)
         .init();
     refused

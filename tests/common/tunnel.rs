@@ -218,6 +218,19 @@ fn tls_tables(certs: &Certs, archive: &Path) -> (String, String) {
     (server, client)
 }
 
+/// As a TOML key or string, whatever it is.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => write!(quoted, "\\u{:04x}", u32::from(c)).unwrap(),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
 /// The two files of a tunnel, and what to change in them before it starts.
 pub struct Plan {
     /// Where the files go.
@@ -265,8 +278,8 @@ impl Plan {
         for service in &self.services {
             write!(
                 text,
-                "[server.services.{:?}]\ntype = {:?}\nbind_addr = \"{}\"\n{}",
-                service.name,
+                "[server.services.{}]\ntype = {:?}\nbind_addr = \"{}\"\n{}",
+                quoted(&service.name),
                 service.kind.key(),
                 service.visitors,
                 service.server_lines
@@ -289,8 +302,8 @@ impl Plan {
         for service in &self.services {
             write!(
                 text,
-                "[client.services.{:?}]\ntype = {:?}\nlocal_addr = \"{}\"\n{}",
-                service.name,
+                "[client.services.{}]\ntype = {:?}\nlocal_addr = \"{}\"\n{}",
+                quoted(&service.name),
                 service.kind.key(),
                 service.local,
                 service.client_lines
