@@ -23,6 +23,8 @@ pub struct Live {
     digest: [u8; 32],
     /// If the files are watched.
     watch: Option<Watch>,
+    /// What [`Live::early`] was asked for and has not done.
+    asked: Option<Cause>,
 }
 
 /// What happens before everything is up.
@@ -44,28 +46,32 @@ impl Live {
     /// Reads again on a signal; when files change, too, if `watched`. `seen`: what was read at the start. Needs a runtime.
     pub async fn new(reader: Reader, seen: Seen, watched: bool) -> Live {
         let reader = Arc::new(reader);
-        let watch = if watched {
+        // What came through a pipe cannot be read again, whatever happens to the rest.
+        let watch = if watched && std::fs::metadata(&reader.main).is_ok_and(|main| main.is_file()) {
             let mut watch = Watch::new();
             watch.look_at(seen.stamps, reader.fragments()).await;
             Some(watch)
         } else {
             None
         };
-        Live { reader, digest: seen.digest, watch }
+        Live { reader, digest: seen.digest, watch, asked: None }
     }
 
-    /// While the roles are started: that may last, if a name does not resolve; then only another configuration helps.
+    /// While the roles are started: that may last, if a name does not resolve; then only another configuration helps. May
+    /// be dropped: what it was asked for is not forgotten.
     pub async fn early(&mut self, signals: &mut Signals) -> Early {
         loop {
             let cause = match self.cause(signals).await {
                 Ok(cause) => cause,
                 Err(name) => return Early::Stop(name),
             };
+            self.asked = Some(cause);
             let before = self.digest;
             let read = tokio::select! {
                 read = self.read(cause) => read,
                 name = signals.stop() => return Early::Stop(name),
             };
+            self.asked = None;
             match read.map(|reading| reading.found) {
                 Some(Ok(_)) if self.digest == before => tracing::info!("reloaded: {}", summary(&[])),
                 Some(Ok(found)) => {
@@ -81,7 +87,7 @@ impl Live {
 
     /// Reloads whenever it is asked for, until a stop signal, whose name is returned.
     pub async fn run(mut self, signals: &mut Signals, running: &mut Running) -> &'static str {
-        let mut next = None;
+        let mut next = self.asked.take();
         loop {
             let cause = match next.take() {
                 Some(cause) => cause,

@@ -33,7 +33,7 @@ impl From<&Metadata> for Stamp {
 pub struct Stamps(Vec<(PathBuf, Option<Stamp>)>);
 
 impl Stamps {
-    /// Notes what a path leads to now.
+    /// Notes what a path leads to now, if that is something to watch.
     pub fn add(&mut self, path: &Path) {
         self.stamp(path);
     }
@@ -61,19 +61,20 @@ impl Stamps {
         *self == now
     }
 
-    /// The paths that are worth watching: a pipe or a device is not.
+    /// The paths.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        let is_special = |path: &Path| {
-            std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
-        };
-        self.0.iter().map(|(path, _)| path.as_path()).filter(move |path| !is_special(path))
+        self.0.iter().map(|(path, _)| path.as_path())
     }
 
     /// Whether it is a directory.
     fn stamp(&mut self, path: &Path) -> bool {
         let metadata = std::fs::metadata(path).ok();
-        self.0.push((path.to_owned(), metadata.as_ref().map(Stamp::from)));
-        metadata.is_some_and(|metadata| metadata.is_dir())
+        let is_directory = metadata.as_ref().is_some_and(Metadata::is_dir);
+        // A pipe or a device changes whenever it is read, and cannot be read again.
+        if metadata.as_ref().is_none_or(|metadata| metadata.is_file() || is_directory) {
+            self.0.push((path.to_owned(), metadata.as_ref().map(Stamp::from)));
+        }
+        is_directory
     }
 }
 

@@ -63,6 +63,10 @@ fn nixos_swaps_the_static_directory() {
     let mut command = Build::Ours.command(Role::Server, &site.path("etc/rathole/server.toml"));
     command.env_remove("NOTIFY_SOCKET");
     let mut server = site.start_command(command);
+    server.hang_up();
+    server.reloaded();
+    let watched = server.watched();
+    assert!(watched > 5, "{watched}");
     for (name, services, expected) in [
         ("2", [("two", two)], "1 service added (two), 1 removed (one)"),
         ("3", [("three", three)], "1 service added (three), 1 removed (two)"),
@@ -76,6 +80,8 @@ fn nixos_swaps_the_static_directory() {
     generation("4", &[("three", three)]);
     swap(site.path("store/4").to_str().unwrap(), &site.path("etc/static"));
     server.process.wait_for(AS_BEFORE);
+    // Those of former generations are not watched any more.
+    assert_eq!(server.watched(), watched);
     // Fragments are beside the link, not beside the file that it leads to.
     std::fs::create_dir(site.path("store/4/rathole/server.toml.d")).unwrap();
     write(&site.path("store/4/rathole/server.toml.d/x.toml"), &service("one", one));

@@ -150,6 +150,13 @@ impl Server {
         targets.into_iter().any(|target| target == Path::new("anon_inode:inotify"))
     }
 
+    /// How many directories it watches.
+    fn watched(&self) -> usize {
+        let infos = std::fs::read_dir(format!("/proc/{}/fdinfo", self.process.id())).unwrap();
+        let texts = infos.filter_map(|info| std::fs::read_to_string(info.unwrap().path()).ok());
+        texts.map(|text| text.lines().filter(|line| line.starts_with("inotify wd:")).count()).sum()
+    }
+
     /// Its open descriptors.
     fn fds(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()

@@ -156,25 +156,54 @@ fn a_half_that_appears_or_vanishes_needs_a_restart() {
 /// The first reading is from a pipe, so that it lasts as long as the test wants. The reload then finds that a pipe
 /// cannot be read twice, and does not wait for one who writes.
 #[test]
-fn a_hangup_while_the_process_starts_does_not_kill_it() {
+fn a_hangup_while_the_process_starts_does_not_kill_it_and_is_heard() {
     let one = net::address();
     let site = Site::new(&[("one", one)]);
-    let text = std::fs::read_to_string(site.path("server.toml")).unwrap();
-    std::fs::remove_file(site.path("server.toml")).unwrap();
-    nix::unistd::mkfifo(&site.path("server.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let process = Process::start("server", site.command());
-    // Opens when the other end is opened.
-    let mut pipe = OpenOptions::new().write(true).open(site.path("server.toml")).unwrap();
-    process.signal(Signal::SIGHUP);
-    process.signal(Signal::SIGHUP);
+    let (mut server, mut pipe, text) = start_with_pipe(&site, "server.toml");
+    server.process.signal(Signal::SIGHUP);
+    server.process.signal(Signal::SIGHUP);
     pipe.write_all(text.as_bytes()).unwrap();
     drop(pipe);
-    let mut server = Server { process, told: 0 };
     net::wait_listening(one);
     let line = server.reloaded();
     assert!(line.contains("reload refused: 1 error"), "{line}");
     assert_eq!(server.count("it is no regular file, it cannot be read again"), 1);
+    // It is not even watched.
+    assert!(!server.watches());
     server.stop();
+}
+
+/// What changes between the first reading and the first watching is not missed.
+#[test]
+fn a_change_while_the_process_starts_is_seen() {
+    let one = net::address();
+    let site = Site::new(&[("one", one)]);
+    site.write("over.toml", "");
+    let (mut server, pipe, _) = start_with_pipe(&site, "over.toml");
+    // The main file was read before.
+    site.write("server.toml", &site.main(&[]));
+    drop(pipe);
+    let line = server.reloaded();
+    // That it looks again is enough: it finds that the overlay is a pipe.
+    assert!(line.contains("reload refused: 1 error"), "{line}");
+    assert!(net::listens(one));
+    server.stop();
+}
+
+/// A server whose file of this name is a pipe that it waits to read from; the other end, and what the file held.
+fn start_with_pipe(site: &Site, name: &str) -> (Server, std::fs::File, String) {
+    let path = site.path(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut command = site.command();
+    if name != "server.toml" {
+        command.arg("--overlay").arg(&path);
+    }
+    let process = Process::start("server", command);
+    // Opens when the other end is opened.
+    let pipe = OpenOptions::new().write(true).open(&path).unwrap();
+    (Server { process, told: 0 }, pipe, text)
 }
 
 /// A name that does not resolve is waited for, at the start too. The file that names another address helps.
@@ -263,9 +292,15 @@ fn the_grace_of_a_stop_is_the_last_one_that_was_read() {
 
 #[test]
 fn a_storm_of_hangups_leaves_a_working_process() {
+    for argument in ["--watch", "--no-watch"] {
+        storm(argument);
+    }
+}
+
+fn storm(argument: &str) {
     let (one, two) = (net::address(), net::address());
     let site = Site::new(&[("one", one)]);
-    let mut server = site.start();
+    let mut server = site.start_with(argument);
     server.hang_up();
     server.reloaded();
     let fds = server.fds();
@@ -282,7 +317,9 @@ fn a_storm_of_hangups_leaves_a_working_process() {
         std::thread::sleep(Duration::from_millis(5));
     }
     site.replace("server.toml", &texts[1]);
+    let done = server.lines().len();
     server.hang_up();
+    net::wait("the last hangup is not heard", || server.lines().len() > done);
     // Reloads that were asked for together are done together; the last one is about the last file.
     net::wait("the last file is not in force", || !net::listens(two) && net::listens(one));
     net::wait("descriptors are left open", || server.fds() == fds);
@@ -294,6 +331,27 @@ fn a_storm_of_hangups_leaves_a_working_process() {
     drop(visitor::connect(one));
     server.process.signal(Signal::SIGTERM);
     assert_eq!(server.process.wait().code(), Some(0));
+}
+
+/// What is asked for during a reload is about files that may be newer than those that it has read.
+#[test]
+fn a_hangup_during_a_reload_is_done_after_it() {
+    let (one, two) = (net::address(), net::address());
+    let site = Site::new(&[]);
+    let mut server = site.start_with("--no-watch");
+    // A reload waits a while for a name to resolve.
+    let nameless = "[server.services.two]\nbind_addr = \"no-such-host.invalid:7000\"\n";
+    site.write("server.toml", &(site.main(&[("one", one)]) + nameless));
+    server.hang_up();
+    net::wait_listening(one);
+    site.write("server.toml", &site.main(&[("one", one), ("two", two)]));
+    server.hang_up();
+    let line = server.reloaded();
+    assert!(line.contains("2 services added (one, two); failed: server.services.two.bind_addr"), "{line}");
+    let line = server.reloaded();
+    assert!(line.contains("1 service changed (two)"), "{line}");
+    net::wait_listening(two);
+    server.stop();
 }
 
 /// A stop signal is not kept waiting by the reload that was asked for before it.
