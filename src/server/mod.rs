@@ -57,7 +57,7 @@ use crate::reload::Outcome;
 use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
 use door::Door;
-use listener::{Listeners, bind_all};
+use listener::{Listeners, bind_all, resolve_or_wait};
 use registry::{Registry, Sockets};
 use services::{Order, Services};
 use takeovers::Takeovers;
@@ -153,8 +153,8 @@ impl Server {
         counters: Arc<Counters>,
     ) -> Result<Server, StartError> {
         let at = |key: String| move |error: io::Error| StartError { key, message: error.to_string() };
-        let control = bind_all(&config.bind_addr, "server.bind_addr", tcp::listen, TcpListener::local_addr)
-            .await
+        let addresses = resolve_or_wait(&config.bind_addr, "server.bind_addr").await;
+        let control = bind_all(addresses, "server.bind_addr", tcp::listen, TcpListener::local_addr)
             .map_err(at("server.bind_addr".to_owned()))?;
         let mut services = Vec::with_capacity(config.services.len());
         for service in config.services.values() {
