@@ -22,6 +22,7 @@ pub async fn echo(name: &'static str) -> SocketAddr {
         loop {
             let Ok((mut tcp, _)) = listener.accept().await else { continue };
             tokio::spawn(async move {
+                tcp.set_nodelay(true)?;
                 tcp.write_all(name.as_bytes()).await?;
                 let (mut read, mut write) = tcp.split();
                 tokio::io::copy(&mut read, &mut write).await
@@ -122,6 +123,7 @@ impl Long {
     /// Begins, with the first number back.
     pub async fn begin(address: SocketAddr, name: &str) -> Long {
         let mut tcp = within(TcpStream::connect(address)).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
         let mut greeting = vec![0; name.len()];
         within(tcp.read_exact(&mut greeting)).await.unwrap();
         assert_eq!(greeting, name.as_bytes());
