@@ -3,15 +3,16 @@
 //! After a reload that changes the way to the server, or the token, the new control channel is authenticated before the
 //! old one is closed; while it is refused the old one goes on. So either end may learn of a new token first.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::session::{End, Session};
 use super::{Settings, Shared, Wanted};
@@ -25,18 +26,23 @@ use crate::wire::{Ack, Hello};
 /// How long the server may take to say yes: it may hold a newcomer back while it asks the incumbent.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After a refusal, a heartbeat that the server sent to the present control channel is here within this time.
+const PULSE_TIME: Duration = Duration::from_millis(50);
+
 /// Keeps the service's control channel up until the scope drains (the caller drops this future then).
 pub async fn run(shared: Arc<Shared>, wanted: watch::Receiver<Wanted>, scope: Scope) {
     let now = wanted.borrow().clone();
+    let backoff = Backoff::new(now.service.retry_interval);
     let keeper = Keeper {
-        backoff: Backoff::new(now.service.retry_interval),
         shared,
         wanted,
         scope,
         now,
         current: None,
         earlier: None,
+        backoff,
         told: false,
+        asked: false,
     };
     keeper.run().await;
 }
@@ -47,8 +53,9 @@ struct Current {
     since: Instant,
     /// What it was authenticated with.
     token: Secret,
-    /// Whether all is as it is wanted: otherwise another is to take its place.
-    settled: bool,
+    /// How it reached the server.
+    settings: Arc<Settings>,
+    beats: Arc<AtomicUsize>,
 }
 
 /// A token that was replaced, and until when the server may still want it.
@@ -68,6 +75,8 @@ struct Keeper {
     backoff: Backoff,
     /// Whether it was logged that the present control channel cannot be replaced yet.
     told: bool,
+    /// Whether it was found out that the server refuses for the present control channel's sake, or does not.
+    asked: bool,
 }
 
 /// What happened first.
@@ -75,158 +84,166 @@ enum Step<T> {
     Done(T),
     /// Something else is wanted.
     Changed,
+    /// The present control channel has ended, after this time.
+    Ended(Duration, End),
 }
 
 impl Keeper {
     async fn run(mut self) {
         loop {
-            if self.current.as_ref().is_some_and(|current| current.settled) {
+            if self.is_settled() {
                 self.until_end_or_change().await;
                 continue;
             }
+            let beats = self.beats();
             let token = self.now.service.token.clone();
-            let Step::Done(result) = self.attempt(&token).await else { continue };
-            let result = match result {
-                Err(End::Refused(_)) if self.current.is_none() && self.may_use_earlier() => {
-                    self.use_earlier().await
+            let Step::Done(mut result) = self.attempt(&token).await else { continue };
+            if matches!(result, Err(End::Refused(Refusal::AuthFailed))) {
+                if self.is_in_its_own_way(beats).await {
+                    self.current = None;
+                    continue;
                 }
-                result => result,
-            };
+                let earlier = if self.current.is_none() { self.earlier() } else { None };
+                if let Some(earlier) = earlier {
+                    let Step::Done(other) = self.attempt(&earlier).await else { continue };
+                    result = other;
+                }
+            }
             // In one process with its server, the channel may end before this task is dropped.
             if self.scope.is_draining() {
                 return;
             }
-            match result {
-                Ok(()) => {}
-                Err(end) => self.pause_after(Duration::ZERO, &end).await,
+            if let Err(end) = result {
+                self.pause_after(Duration::ZERO, &end).await;
             }
         }
     }
 
-    /// The way to the server, or the token, is another one now.
-    fn take_change(&mut self) {
+    /// Whether the control channel is what is wanted: otherwise another is to take its place.
+    fn is_settled(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| {
+            current.token == self.now.service.token
+                && !diff::other_way(&current.settings.config, &self.now.settings.config)
+        })
+    }
+
+    /// Takes over what is wanted now; says whether an attempt by what was wanted before is of no use any more.
+    fn take_change(&mut self) -> bool {
         let next = self.wanted.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.now, next);
-        self.backoff = Backoff::new(self.now.service.retry_interval);
-        self.told = false;
-        let grace = self.now.settings.config.token_grace;
-        if before.service.token != self.now.service.token {
-            self.earlier =
-                Some(Earlier { token: before.service.token.clone(), until: Instant::now() + grace });
-        }
-        if grace.is_zero() {
-            self.earlier = None;
-        }
-        if let Some(current) = &mut self.current {
-            current.settled = false;
-        }
-    }
-
-    /// Waits for a change that needs another control channel. What does not is seen by who needs it.
-    async fn changed(wanted: &mut watch::Receiver<Wanted>, now: &Wanted) {
-        loop {
-            if wanted.changed().await.is_err() {
-                // The service is about to be ended.
-                return std::future::pending().await;
-            }
-            let next = wanted.borrow_and_update();
-            let other_way = !Arc::ptr_eq(&next.settings, &now.settings)
-                && diff::other_way(&now.settings.config, &next.settings.config);
-            if other_way || next.service.token != now.service.token {
-                return;
+        let Wanted { settings, service } = &self.now;
+        let other_pace = before.service.retry_interval != service.retry_interval;
+        let other_token = before.service.token != service.token;
+        let other_way = diff::other_way(&before.settings.config, &settings.config);
+        let until = Instant::now() + settings.config.token_grace;
+        if other_token {
+            // What the server knew last; of tokens that it never took none is of use.
+            match (&self.current, &mut self.earlier) {
+                (Some(current), _) => self.earlier = Some(Earlier { token: current.token.clone(), until }),
+                (None, None) => self.earlier = Some(Earlier { token: before.service.token.clone(), until }),
+                (None, Some(_)) => {}
             }
         }
+        if let Some(earlier) = &mut self.earlier {
+            earlier.until = earlier.until.min(until);
+        }
+        if other_token || other_way {
+            (self.told, self.asked) = (false, false);
+        } else if !other_pace {
+            return false;
+        }
+        self.backoff = Backoff::new(service.retry_interval);
+        true
     }
 
-    /// Does something while the present control channel, if there is one, is obeyed.
-    async fn beside<T>(&mut self, task: impl Future<Output = T>) -> Step<T> {
-        let mut task = pin!(task);
+    /// What happens first, while the present control channel, if there is one, is obeyed.
+    async fn first<T>(&mut self, mut task: Pin<&mut impl Future<Output = T>>) -> Step<T> {
         loop {
             let ended = async {
                 match &mut self.current {
                     Some(current) => (&mut current.ended).await,
-                    None => std::future::pending().await,
+                    None => pending().await,
                 }
             };
-            let end = tokio::select! {
+            tokio::select! {
                 biased;
-                () = Self::changed(&mut self.wanted, &self.now) => {
-                    self.take_change();
-                    return Step::Changed;
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
+                        // The service is about to be ended.
+                        return pending().await;
+                    }
+                    if self.take_change() {
+                        return Step::Changed;
+                    }
                 }
                 done = &mut task => return Step::Done(done),
-                end = ended => end,
-            };
-            self.current = None;
-            let (name, server) = (&self.now.service.name, &self.now.settings.config.remote_addr);
-            tracing::warn!(service = %name, %server, reason = %end, "the earlier control channel has ended");
+                end = ended => {
+                    let lasted = self.current.take().map_or(Duration::ZERO, |current| current.since.elapsed());
+                    return Step::Ended(lasted, end);
+                }
+            }
         }
     }
 
     async fn until_end_or_change(&mut self) {
-        let Some(current) = &mut self.current else { return };
-        let end = tokio::select! {
-            biased;
-            () = Self::changed(&mut self.wanted, &self.now) => return self.take_change(),
-            end = &mut current.ended => end,
-        };
-        let lasted = current.since.elapsed();
-        self.current = None;
-        if !self.scope.is_draining() {
-            self.pause_after(lasted, &end).await;
+        if let Step::Ended(lasted, end) = self.first(pin!(pending::<()>())).await {
+            if !self.scope.is_draining() {
+                self.pause_after(lasted, &end).await;
+            }
         }
     }
 
     /// Connects with a token; what it gives takes the place of the present control channel.
     async fn attempt(&mut self, token: &Secret) -> Step<Result<(), End>> {
         let wanted = self.now.clone();
-        match self.beside(connect(&wanted, token)).await {
-            Step::Changed => Step::Changed,
-            Step::Done(Err(end)) => Step::Done(Err(self.refused(end))),
-            Step::Done(Ok(session)) => {
-                let (name, server, peer) =
-                    (&wanted.service.name, &wanted.settings.config.remote_addr, session.server);
-                tracing::info!(service = %name, %server, %peer, "connected to the server");
-                let settled = *token == self.now.service.token;
-                if settled {
-                    self.earlier = None;
-                    self.told = false;
+        let mut connecting = pin!(connect(&wanted, token));
+        let session = loop {
+            match self.first(connecting.as_mut()).await {
+                Step::Done(Ok(session)) => break session,
+                Step::Done(Err(end)) => return Step::Done(Err(end)),
+                // Often because the server has just taken the new one in its place.
+                Step::Ended(_, end) => {
+                    let (name, server) = (&wanted.service.name, &wanted.settings.config.remote_addr);
+                    tracing::info!(service = %name, %server, reason = %end, "the earlier control channel has ended");
                 }
-                let obeyed = session.obey(self.shared.clone(), self.wanted.clone(), self.scope.clone());
-                // The earlier one ends here, and not before.
-                self.current = Some(Current {
-                    ended: Box::pin(obeyed),
-                    since: Instant::now(),
-                    token: token.clone(),
-                    settled,
-                });
-                Step::Done(Ok(()))
+                Step::Changed => return Step::Changed,
             }
+        };
+        let (name, server, peer) =
+            (&wanted.service.name, &wanted.settings.config.remote_addr, session.server);
+        tracing::info!(service = %name, %server, %peer, "connected to the server");
+        let (settings, beats) = (session.settings.clone(), session.beats.clone());
+        let obeyed = session.obey(self.shared.clone(), self.wanted.clone(), self.scope.clone());
+        let (ended, since, token) = (Box::pin(obeyed), Instant::now(), token.clone());
+        // The earlier one ends here, and not before.
+        self.current = Some(Current { ended, since, token, settings, beats });
+        if self.is_settled() {
+            self.earlier = None;
         }
+        Step::Done(Ok(()))
     }
 
-    /// A server that refuses who knows the token has a client already, and that may be this one: then the earlier control
-    /// channel has to go first.
-    fn refused(&mut self, end: End) -> End {
-        let same_token = self.current.as_ref().is_some_and(|current| current.token == self.now.service.token);
-        if same_token && matches!(end, End::Refused(Refusal::AuthFailed)) {
-            self.current = None;
-        }
-        end
+    fn beats(&self) -> usize {
+        self.current.as_ref().map_or(0, |current| current.beats.load(Relaxed))
     }
 
-    fn may_use_earlier(&self) -> bool {
-        self.earlier.as_ref().is_some_and(|earlier| Instant::now() < earlier.until)
+    /// Whether a server that has refused who knows the token did so because this client's present control channel is alive
+    /// (`on_duplicate = "refuse"`): then that one has to go first. Such a server asks it for a sign of life. It is looked at
+    /// once after a change: what comes later may be nothing but a heartbeat.
+    async fn is_in_its_own_way(&mut self, beats: usize) -> bool {
+        let knows = self.current.as_ref().is_some_and(|current| current.token == self.now.service.token);
+        if !knows || std::mem::replace(&mut self.asked, true) {
+            return false;
+        }
+        let waited = self.first(pin!(sleep(PULSE_TIME))).await;
+        matches!(waited, Step::Done(())) && self.beats() != beats
     }
 
-    /// The server does not know the new token yet, and there is no control channel: the old token makes one.
-    async fn use_earlier(&mut self) -> Result<(), End> {
-        let Some(earlier) = &self.earlier else { return Err(End::Refused(Refusal::AuthFailed)) };
-        let token = earlier.token.clone();
-        match self.attempt(&token).await {
-            Step::Done(result) => result,
-            Step::Changed => Ok(()),
-        }
+    /// The server may not know the new token yet: the old one may make a control channel.
+    fn earlier(&self) -> Option<Secret> {
+        let is_good =
+            |earlier: &&Earlier| Instant::now() < earlier.until && earlier.token != self.now.service.token;
+        self.earlier.as_ref().filter(is_good).map(|earlier| earlier.token.clone())
     }
 
     async fn pause_after(&mut self, lasted: Duration, end: &End) {
@@ -240,7 +257,14 @@ impl Keeper {
                 "no control channel by the new settings yet: the earlier one stays, and it is tried on"
             );
         }
-        self.beside(sleep(pause)).await;
+        let mut until = Instant::now() + pause;
+        while let Step::Ended(lasted, end) = self.first(pin!(sleep_until(until))).await {
+            // There is none now: that is more urgent.
+            let pause = self.backoff.pause(lasted, fastrand::f64());
+            until = until.min(Instant::now() + pause);
+            let (name, server) = (&self.now.service.name, &self.now.settings.config.remote_addr);
+            tracing::warn!(service = %name, %server, reason = %end, "no control channel: the earlier one has ended");
+        }
     }
 }
 
@@ -261,7 +285,7 @@ async fn connect(wanted: &Wanted, token: &Secret) -> Result<Session, End> {
         .map_err(|_| End::TimedOut("the server's answer"))??;
     let key = expect_ack.on_ack(&ack)?.map_err(End::Refused)?;
     let server = stream.tcp().peer_addr()?;
-    Ok(Session { stream, key, server, settings: settings.clone() })
+    Ok(Session { stream, key, server, settings: settings.clone(), beats: Arc::default() })
 }
 
 async fn authenticate(

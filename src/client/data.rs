@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::limits::{Limits, Place, Request};
 use super::{Settings, Shared, Wanted};
 use crate::backoff::Backoff;
-use crate::config::{ClientKind, ClientService};
+use crate::config::{ClientKind, ClientService, diff};
 use crate::counters::Counters;
 use crate::relay::{FlowEnd, Locals, Relay, Side, Tally, serve_local};
 use crate::tasks::Scope;
@@ -39,7 +39,7 @@ pub struct Channel {
     pub shared: Arc<Shared>,
     /// For which service, and how it is now.
     pub wanted: watch::Receiver<Wanted>,
-    /// How the server is reached.
+    /// How the server is reached; by the settings of now, if that is the same way.
     pub settings: Arc<Settings>,
     /// What the channel presents.
     pub key: SessionKey,
@@ -129,9 +129,14 @@ impl Channel {
         let deadline = Instant::now() + DIAL_TIMEOUT;
         let mut backoff = Backoff::new(DIAL_PAUSE);
         loop {
-            let service = self.wanted().service;
+            let Wanted { service, settings } = self.wanted();
+            let settings = if diff::other_way(&settings.config, &self.settings.config) {
+                &self.settings
+            } else {
+                &settings
+            };
             let attempt = async {
-                let mut stream = self.settings.connector.connect(&[self.server], service.nodelay).await?;
+                let mut stream = settings.connector.connect(&[self.server], service.nodelay).await?;
                 stream.write_all(&Hello::Data(self.key).encode()).await?;
                 stream.flush().await?;
                 Ok::<_, io::Error>(stream)

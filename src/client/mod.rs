@@ -70,11 +70,12 @@ impl Handle {
     pub async fn reload(&self, config: config::Client, connector: Connector) -> Outcome {
         let (answer, outcome) = oneshot::channel();
         // Either fails when the client has ended.
-        let sent = self.0.send(Order { config, connector, answer }).await;
-        match (sent, outcome.await) {
-            (Ok(()), Ok(outcome)) => outcome,
-            _ => Outcome::not_running("client"),
+        match self.0.send(Order { config, connector, answer }).await {
+            Ok(()) => outcome.await.ok(),
+            // The order is in the error, with the other end of `outcome`: that is not waited for.
+            Err(_) => None,
         }
+        .unwrap_or_else(|| Outcome::not_running("client"))
     }
 }
 

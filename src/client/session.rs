@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -42,13 +43,15 @@ pub struct Session {
     pub server: SocketAddr,
     /// How its data channels reach the server.
     pub settings: Arc<Settings>,
+    /// Heartbeats that came.
+    pub beats: Arc<AtomicUsize>,
 }
 
 impl Session {
     /// Does what the server says until the channel ends. Channels that wait for a visitor end with it, relays do not.
     /// Dropping the future ends the channel.
     pub async fn obey(self, shared: Arc<Shared>, wanted: watch::Receiver<Wanted>, scope: Scope) -> End {
-        let Session { mut stream, key, server, settings } = self;
+        let Session { mut stream, key, server, settings, beats } = self;
         let _connected = shared.counters.connected();
         let channels = scope.child();
         // Also when this future is dropped: no visitor comes to idle channels of a control channel that is gone.
@@ -71,7 +74,9 @@ impl Session {
                 Err(error) => return End::Io(error),
             }
             match ControlCommand::decode(&command) {
-                Ok(ControlCommand::HeartBeat) => {}
+                Ok(ControlCommand::HeartBeat) => {
+                    beats.fetch_add(1, Relaxed);
+                }
                 Ok(ControlCommand::CreateDataChannel) => {
                     let Some(request) = limits.take() else { return End::TooManyRequests };
                     let channel = data::Channel {

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::control::{self, Demand};
 use super::door::{Acquaintance, Complaint};
-use super::registry::{Event, Incumbent, NewSession, Over, Service, SessionId};
+use super::registry::{Denied, Event, Incumbent, NewSession, Over, Service, SessionId};
 use super::session::refuse;
 use super::{Settings, Shared};
 use crate::config::{OnDuplicate, Secret};
@@ -59,7 +59,8 @@ impl Newcomer {
             let Some(incumbent) = shared.registry.incumbent(&self.digest) else {
                 match self.begin(&shared, &settings, Over::Only(None)) {
                     Ok(_) => return,
-                    Err(same) => self = *same,
+                    Err((same, Denied::Taken)) => self = *same,
+                    Err((same, denied)) => return same.turn_away(&shared, denied).await,
                 }
                 continue;
             };
@@ -79,7 +80,8 @@ impl Newcomer {
                 Decision::Refuse(other) => return self.refuse(&shared, other).await,
                 Decision::Admit(over) => match self.begin(&shared, &settings, over) {
                     Ok(replaced) => return turn.end(replaced),
-                    Err(same) => self = *same,
+                    Err((same, Denied::Taken)) => self = *same,
+                    Err((same, denied)) => return same.turn_away(&shared, denied).await,
                 },
             }
         }
@@ -123,6 +125,16 @@ impl Newcomer {
         tracing::debug!(service = %self.service.config.name, peer = %self.peer, "newcomer not admitted: {why}");
     }
 
+    /// A reload was faster.
+    async fn turn_away(self, shared: &Shared, denied: Denied) {
+        if let Denied::Outdone(incumbent) = denied {
+            return self.refuse(shared, incumbent).await;
+        }
+        tracing::debug!(service = %self.service.config.name, peer = %self.peer, "newcomer refused: its token is good no more");
+        // Whether it hears that is its own affair.
+        let _ = timeout(control::WRITE_TIMEOUT, refuse(self.stream)).await;
+    }
+
     async fn refuse(self, shared: &Shared, incumbent: SocketAddr) {
         Counters::add(&shared.counters.duplicates, 1);
         let service = &self.service.config.name;
@@ -133,13 +145,14 @@ impl Newcomer {
         let _ = timeout(control::WRITE_TIMEOUT, refuse(self.stream)).await;
     }
 
-    /// Begins the session, in a task of its own; says whether it replaced another. Err: somebody else has the place now.
+    /// Begins the session, in a task of its own; says whether it replaced another. Err: it
+    /// may not.
     fn begin(
         self,
         shared: &Arc<Shared>,
         settings: &Arc<Settings>,
         over: Over,
-    ) -> Result<bool, Box<Newcomer>> {
+    ) -> Result<bool, (Box<Newcomer>, Denied)> {
         let scope = self.service.scope.child();
         let demand = Arc::new(Demand::default());
         let new = NewSession {
@@ -151,8 +164,12 @@ impl Newcomer {
             scope: scope.clone(),
             demand: demand.clone(),
         };
-        let Some((session, replaced)) = shared.registry.begin(new, over) else { return Err(Box::new(self)) };
-        let Newcomer { stream, peer, digest, key, service, .. } = self;
+        let begun = shared.registry.begin(new, over, std::time::Instant::now());
+        let (session, replaced) = match begun {
+            Ok(begun) => begun,
+            Err(denied) => return Err((Box::new(self), denied)),
+        };
+        let Newcomer { stream, peer, digest, key, token, service } = self;
         let name = &service.config.name;
         match replaced {
             Some(old) => {
@@ -165,7 +182,8 @@ impl Newcomer {
         liveness::watch_heartbeats(stream.tcp(), &config.tcp, config.heartbeat_interval);
         let acquaintance = shared.door.acquaint(peer);
         let (shared, settings) = (shared.clone(), settings.clone());
-        let begun = Begun { shared, settings, digest, key, session, service, peer, demand, acquaintance };
+        let begun =
+            Begun { shared, settings, digest, key, token, session, service, peer, demand, acquaintance };
         // A task of its own: the handshake's future is large.
         let owner = scope.clone();
         scope.spawn(async move { begun.serve(stream, owner).await });
@@ -204,6 +222,7 @@ struct Begun {
     settings: Arc<Settings>,
     digest: ServiceDigest,
     key: SessionKey,
+    token: Secret,
     session: SessionId,
     service: Service,
     peer: SocketAddr,
@@ -222,12 +241,17 @@ impl Begun {
             () = scope.draining() => tracing::debug!(service = %name, %peer, "control channel closed by this server"),
         }
         drop(connected);
-        self.shared.registry.end(&self.digest, &self.key, self.session);
+        let registry = &self.shared.registry;
+        let is_last = registry.end(&self.digest, &self.key, self.session);
         // For newcomers who wait for the place.
         scope.drain();
         drop(self.acquaintance);
-        // A service that is gone needs not to know.
-        let _ = self.service.events.send(Event::ClientWent(self.session)).await;
+        // Where another has its place, the service hears of that one only: its visitors need not know.
+        if is_last {
+            let revoked = !registry.is_good(&self.digest, &self.token, std::time::Instant::now());
+            // A service that is gone needs not to know.
+            let _ = self.service.events.send(Event::ClientWent { session: self.session, revoked }).await;
+        }
     }
 
     async fn until_end(&self, mut stream: Stream) -> control::End {

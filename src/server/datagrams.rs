@@ -116,8 +116,13 @@ impl UdpService {
                             }
                             break None;
                         }
+                        let revoked = matches!(event, Event::ClientWent { revoked: true, .. });
                         if let Some(channel) = self.on_event(event, &mut client).await {
                             break Some(channel);
+                        }
+                        // It serves all visitors, also those who come from now on.
+                        if revoked && client.is_none() {
+                            break None;
                         }
                     }
                     () = until(ask_at) => {
@@ -161,8 +166,8 @@ impl UdpService {
                 }
             }
             // The channel, if it lives, goes on until it ends or another takes its place.
-            Event::ClientWent(session) => {
-                if client.as_ref().is_some_and(|current| current.session == session) {
+            Event::ClientWent { session, .. } => {
+                if client.as_ref().is_some_and(|current| current.session <= session) {
                     *client = None;
                 }
             }

@@ -19,19 +19,17 @@ const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duratio
 /// Pause after a failed accept: descriptors or memory are short, and trying again at once would burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Binds every address an endpoint has. A name that does not resolve yet is waited for; an address that cannot be
-/// bound is an error, but one of a family that this host does not have, as long as another could be bound. With port
-/// 0 all addresses get the port that the first one gets.
-pub async fn bind_all<T>(
-    endpoint: &Endpoint,
+/// Binds every address that an endpoint has. One that cannot be bound is an error, but one of a family that this host does
+/// not have, as long as another could be bound. With port 0 all addresses get the port that the first one gets.
+pub fn bind_all<T>(
+    mut addresses: Vec<SocketAddr>,
     what: &str,
     bind: impl Fn(SocketAddr) -> io::Result<T>,
     local: impl Fn(&T) -> io::Result<SocketAddr>,
 ) -> io::Result<Vec<T>> {
     let mut bound = Vec::new();
-    let mut absent = None;
-    let mut port = endpoint.port;
-    let mut addresses = resolve_or_wait(endpoint, what).await;
+    let mut absent = Vec::new();
+    let mut port = addresses.first().map_or(0, SocketAddr::port);
     addresses.sort_unstable();
     addresses.dedup();
     for mut address in addresses {
@@ -41,17 +39,18 @@ pub async fn bind_all<T>(
                 port = local(&socket)?.port();
                 bound.push(socket);
             }
-            Err(error) if family_is_absent(&error) => {
-                tracing::warn!(%address, %error, "{what}: one of its addresses is not bound");
-                absent = Some(describe(&error));
-            }
+            Err(error) if family_is_absent(&error) => absent.push((address, error)),
             Err(error) => return Err(describe(&error)),
         }
     }
-    match absent {
-        Some(error) if bound.is_empty() => Err(error),
-        _ => Ok(bound),
+    match absent.last() {
+        Some((_, error)) if bound.is_empty() => return Err(describe(error)),
+        _ => {}
     }
+    for (address, error) in absent {
+        tracing::warn!(%address, %error, "{what}: one of its addresses is not bound");
+    }
+    Ok(bound)
 }
 
 /// Accepts from several listeners; fair enough, as each is polled when it alone is ready.
@@ -149,7 +148,8 @@ impl Listeners {
     }
 }
 
-async fn resolve_or_wait(endpoint: &Endpoint, what: &str) -> Vec<SocketAddr> {
+/// The addresses of an endpoint; a name that does not resolve yet is waited for, with a warning at each attempt.
+pub async fn resolve_or_wait(endpoint: &Endpoint, what: &str) -> Vec<SocketAddr> {
     let (mut pause, longest) = RESOLVE_PAUSE;
     loop {
         match tcp::resolve(endpoint).await {

@@ -60,7 +60,7 @@ use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
 use budget::Budget;
 use door::Door;
-use listener::{Listeners, bind_all};
+use listener::{Listeners, bind_all, resolve_or_wait};
 use registry::{Registry, Sockets};
 use services::{Order, Services};
 use takeovers::Takeovers;
@@ -124,11 +124,12 @@ impl Handle {
     pub async fn reload(&self, config: config::Server, acceptor: Acceptor) -> Outcome {
         let (answer, outcome) = oneshot::channel();
         // Either fails when the server has ended.
-        let sent = self.0.send(Order { config, acceptor, answer }).await;
-        match (sent, outcome.await) {
-            (Ok(()), Ok(outcome)) => outcome,
-            _ => Outcome::not_running("server"),
+        match self.0.send(Order { config, acceptor, answer }).await {
+            Ok(()) => outcome.await.ok(),
+            // The order is in the error, with the other end of `outcome`: that is not waited for.
+            Err(_) => None,
         }
+        .unwrap_or_else(|| Outcome::not_running("server"))
     }
 }
 
@@ -158,8 +159,8 @@ impl Server {
         counters: Arc<Counters>,
     ) -> Result<Server, StartError> {
         let at = |key: String| move |error: io::Error| StartError { key, message: error.to_string() };
-        let control = bind_all(&config.bind_addr, "server.bind_addr", tcp::listen, TcpListener::local_addr)
-            .await
+        let addresses = resolve_or_wait(&config.bind_addr, "server.bind_addr").await;
+        let control = bind_all(addresses, "server.bind_addr", tcp::listen, TcpListener::local_addr)
             .map_err(at("server.bind_addr".to_owned()))?;
         let mut services = Vec::with_capacity(config.services.len());
         for service in config.services.values() {

@@ -31,8 +31,13 @@ pub enum Event {
         /// Where channels are asked for.
         demand: Arc<Demand>,
     },
-    /// A session's control channel is gone.
-    ClientWent(SessionId),
+    /// A session's control channel is gone, and no other has taken its place.
+    ClientWent {
+        /// Its session.
+        session: SessionId,
+        /// Whether that is because its token is good no more: then no new visitor may come to that client.
+        revoked: bool,
+    },
     /// A data channel of a session.
     Channel(SessionId, Stream),
     /// A visitor whose channel failed before any of the visitor's bytes was written.
@@ -118,6 +123,17 @@ pub enum Over {
     Anyone,
     /// This session's, or a free one: somebody else may have come in the meantime.
     Only(Option<SessionId>),
+}
+
+/// Why a session cannot begin.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// Another session than was thought has the place.
+    Taken,
+    /// The client at this address knows the present token, the newcomer only an earlier one.
+    Outdone(SocketAddr),
+    /// Its token is good no more, or its service is gone: a reload was faster.
+    Revoked,
 }
 
 /// Where a data channel goes.
@@ -224,15 +240,29 @@ impl Registry {
     }
 
     /// Makes a session the current one of its service. An earlier one is cut, and its client's address returned.
-    /// None: another session than `over` has the place.
-    pub fn begin(&self, new: NewSession, over: Over) -> Option<(SessionId, Option<SocketAddr>)> {
+    /// Nothing that was found out before counts: a reload may have come since.
+    pub fn begin(
+        &self,
+        new: NewSession,
+        over: Over,
+        now: Instant,
+    ) -> Result<(SessionId, Option<SocketAddr>), Denied> {
         let NewSession { digest, key, token, service, client, scope, demand } = new;
         let mut inner = self.lock();
-        let current = inner.current.get(&digest).and_then(|key| inner.sessions.get(key)).map(|old| old.id);
-        match over {
-            Over::Only(expected) if current.is_some() && current != expected => return None,
-            Over::Anyone | Over::Only(_) => {}
+        let Some(present) = inner.services.get(&digest) else { return Err(Denied::Revoked) };
+        if !present.events.same_channel(&service.events) || !present.tokens.is_good(&token, now) {
+            return Err(Denied::Revoked);
         }
+        if let Some(old) = inner.current.get(&digest).and_then(|key| inner.sessions.get(key)) {
+            if present.tokens.is_present(&old.token) && !present.tokens.is_present(&token) {
+                return Err(Denied::Outdone(old.client));
+            }
+            match over {
+                Over::Only(expected) if Some(old.id) != expected => return Err(Denied::Taken),
+                Over::Anyone | Over::Only(_) => {}
+            }
+        }
+        let service = Service { config: present.config.clone(), ..service };
         inner.last_session += 1;
         let id = SessionId(inner.last_session);
         let replaced = inner.current.insert(digest, key).and_then(|old| inner.sessions.remove(&old));
@@ -242,16 +272,23 @@ impl Registry {
             session.scope.cut();
             session.client
         });
-        Some((id, replaced))
+        Ok((id, replaced))
     }
 
-    /// Forgets a session whose control channel has ended, unless another took its place.
-    pub fn end(&self, digest: &ServiceDigest, key: &SessionKey, id: SessionId) {
+    /// Forgets a session whose control channel has ended; says whether its service has none now: another may have taken
+    /// its place.
+    pub fn end(&self, digest: &ServiceDigest, key: &SessionKey, id: SessionId) -> bool {
         let mut inner = self.lock();
         if inner.sessions.get(key).is_some_and(|session| session.id == id) {
             inner.sessions.remove(key);
             inner.current.remove(digest);
         }
+        !inner.current.contains_key(digest)
+    }
+
+    /// Whether a token is good for a service.
+    pub fn is_good(&self, digest: &ServiceDigest, token: &Secret, now: Instant) -> bool {
+        self.lock().services.get(digest).is_some_and(|service| service.tokens.is_good(token, now))
     }
 
     /// Where a data channel with this key goes.

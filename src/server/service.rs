@@ -206,11 +206,12 @@ impl Running {
                 self.client = Some((session, demand));
                 self.pool.on_client(now)
             }
-            Event::ClientWent(session) if current == Some(session) => {
+            // It may be that its coming was never told: it had taken the place of the one before.
+            Event::ClientWent { session, .. } if current.is_some_and(|current| current <= session) => {
                 self.client = None;
                 self.pool.on_client_gone(now)
             }
-            Event::ClientWent(_) => Vec::new(),
+            Event::ClientWent { .. } => Vec::new(),
             Event::Channel(session, channel) if current == Some(session) => {
                 let id = self.idle.insert(channel);
                 self.pool.on_channel(id, now)

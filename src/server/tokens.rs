@@ -1,8 +1,8 @@
 //! The tokens that authenticate a service's client: the present one and, for a while, those that reloads have replaced.
 //! Pure.
 //!
-//! Invariants: the present token is good; a replaced one is good until its time and no longer, and not at all once a
-//! reload has set that time to nothing; at most [`MOST`] replaced ones are kept.
+//! Invariants: the present token is good; a replaced one is good until its time and no longer, and for no longer than any
+//! reload since has given to such tokens; at most [`MOST`] replaced ones are kept.
 
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,9 @@ impl Tokens {
         Tokens { present, earlier: Vec::new() }
     }
 
-    /// A reload says what the token is, and how long the one before is still good.
+    /// A reload says what the token is, and how long those before are still good, at most.
     pub fn set(&mut self, present: &Secret, grace: Duration, now: Instant) {
+        self.earlier.iter_mut().for_each(|(_, until)| *until = (*until).min(now + grace));
         self.expire(now);
         if *present != self.present {
             let before = std::mem::replace(&mut self.present, present.clone());
@@ -36,9 +37,7 @@ impl Tokens {
                 self.earlier.remove(0);
             }
         }
-        if grace.is_zero() {
-            self.earlier.clear();
-        }
+        self.expire(now);
     }
 
     /// All that are good, the present one first.
@@ -107,8 +106,8 @@ mod tests {
     }
 
     /// Whatever is set, in whatever order: the present token is the last one set and is good; each other is good
-    /// exactly if it was replaced less than its grace ago, was not set again since, no reload without grace came since,
-    /// and it is among the last few; a reload that changes no token changes no time.
+    /// exactly if it was replaced less than its grace ago, was not set again since, no reload since gave it less, and it
+    /// is among the last few; a reload that changes no token prolongs no time.
     #[test]
     fn random_rotations_keep_the_invariants() {
         for seed in 0..300 {
@@ -120,6 +119,7 @@ mod tests {
                 now += random.u32(0..4) * SECOND;
                 let (next, grace) = (random.u8(0..8), random.u32(0..10) * SECOND);
                 tokens.set(&token(next), grace, now);
+                replaced.iter_mut().for_each(|(_, until)| *until = (*until).min(now + grace));
                 replaced.retain(|(_, until)| now < *until);
                 if next != present {
                     replaced.retain(|(n, _)| *n != present && *n != next);
@@ -128,9 +128,6 @@ mod tests {
                     if replaced.len() > MOST {
                         replaced.remove(0);
                     }
-                }
-                if grace.is_zero() {
-                    replaced.clear();
                 }
                 assert!(tokens.is_present(&token(present)), "seed {seed}");
                 for n in 0..8 {

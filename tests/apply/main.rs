@@ -1,0 +1,227 @@
+//! What a running server and client do with another configuration: both in this process, changed through their handles.
+
+#![cfg(all(feature = "server", feature = "client"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod addresses;
+mod client_side;
+mod limits;
+mod log;
+mod peer;
+mod random;
+mod services;
+mod storm;
+mod tokens;
+mod traffic;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rathole::client::Client;
+use rathole::config::{
+    self, ClientKind, ClientService, ClientTransport, Endpoint, Host, Secret, ServerKind, ServerService,
+    ServerTransport, TcpOptions,
+};
+use rathole::counters::Counters;
+use rathole::reload::Outcome;
+use rathole::server::Server;
+use rathole::tasks::Scope;
+use rathole::transport::{Acceptor, Connector};
+use rathole::{client, server};
+
+use common::net;
+
+/// A token of many.
+fn token(n: u8) -> Secret {
+    Secret::new(format!("a token that is long enough {n}"))
+}
+
+fn at(address: SocketAddr) -> Endpoint {
+    Endpoint { host: Host::Ip(address.ip()), port: address.port() }
+}
+
+/// A server's service.
+fn offered(name: &str, address: SocketAddr) -> ServerService {
+    ServerService {
+        name: name.into(),
+        bind_addr: at(address),
+        token: token(1),
+        nodelay: true,
+        kind: ServerKind::Tcp { proxy_protocol: None },
+        limits: config::Limits::DEFAULT,
+        access: config::Access::default(),
+    }
+}
+
+/// A client's service.
+fn led_to(name: &str, local: SocketAddr) -> ClientService {
+    ClientService {
+        name: name.into(),
+        local_addr: at(local),
+        kind: ClientKind::Tcp,
+        token: token(1),
+        nodelay: true,
+        retry_interval: Duration::from_secs(1),
+    }
+}
+
+fn server_config(control: SocketAddr) -> config::Server {
+    config::Server {
+        bind_addr: at(control),
+        transport: ServerTransport::Tcp,
+        tcp: TcpOptions::default(),
+        heartbeat_interval: Some(Duration::from_secs(30)),
+        handshake_timeout: Duration::from_secs(5),
+        shutdown_grace: Duration::from_secs(3),
+        visitor_timeout: Duration::from_secs(10),
+        on_duplicate: config::OnDuplicate::Replace,
+        token_grace: config::DEFAULT_TOKEN_GRACE,
+        max_unauthenticated: config::MaxUnauthenticated::DEFAULT,
+        services: BTreeMap::new(),
+    }
+}
+
+fn client_config(control: SocketAddr) -> config::Client {
+    config::Client {
+        remote_addr: at(control),
+        transport: ClientTransport::Tcp,
+        tcp: TcpOptions::default(),
+        proxy: None,
+        heartbeat_timeout: Some(Duration::from_secs(40)),
+        handshake_timeout: Duration::from_secs(5),
+        shutdown_grace: Duration::from_secs(3),
+        token_grace: config::DEFAULT_TOKEN_GRACE,
+        services: BTreeMap::new(),
+    }
+}
+
+/// A running server and client. The configurations are what they were given last; change them and reload.
+struct Tunnel {
+    server: config::Server,
+    client: config::Client,
+    server_handle: server::Handle,
+    client_handle: client::Handle,
+    server_counters: Arc<Counters>,
+    client_scope: Scope,
+    scope: Scope,
+}
+
+impl Tunnel {
+    /// With TCP services of these names, in front of these local services.
+    async fn start(services: &[(&str, SocketAddr)]) -> Tunnel {
+        let control = net::address();
+        let (mut server, mut client) = (server_config(control), client_config(control));
+        for (name, local) in services {
+            server.services.insert((*name).into(), offered(name, net::address()));
+            client.services.insert((*name).into(), led_to(name, *local));
+        }
+        Tunnel::start_with(server, client).await
+    }
+
+    /// Of whole configurations; each TCP service has its client then.
+    async fn start_with(server: config::Server, client: config::Client) -> Tunnel {
+        log::collect();
+        let scope = Scope::new();
+        let server_counters = Arc::new(Counters::default());
+        let acceptor = Acceptor::new(&server.transport).unwrap();
+        let running = Server::bind(server.clone(), acceptor, server_counters.clone()).await.unwrap();
+        let server_handle = running.handle();
+        scope.spawn(running.run(scope.clone()));
+        let client_scope = scope.child();
+        let client_handle = start_client(&client, &client_scope);
+        let tunnel =
+            Tunnel { server, client, server_handle, client_handle, server_counters, client_scope, scope };
+        tunnel.wait_for_clients(tunnel.client.services.len()).await;
+        tunnel
+    }
+
+    fn visitors(&self, name: &str) -> SocketAddr {
+        address(&self.server.services[name].bind_addr)
+    }
+
+    fn offered(&mut self, name: &str) -> &mut ServerService {
+        self.server.services.get_mut(name).unwrap()
+    }
+
+    fn led_to(&mut self, name: &str) -> &mut ClientService {
+        self.client.services.get_mut(name).unwrap()
+    }
+
+    /// Gives the server its configuration, as it is now.
+    async fn reload_server(&self) -> Outcome {
+        let acceptor = Acceptor::new(&self.server.transport).unwrap();
+        within(self.server_handle.reload(self.server.clone(), acceptor)).await
+    }
+
+    /// The same, with nothing failed and nothing left for a restart.
+    async fn reload_server_well(&self) -> Outcome {
+        let outcome = self.reload_server().await;
+        assert!(outcome.failed.is_empty() && outcome.needs_restart.is_empty(), "{outcome:?}");
+        outcome
+    }
+
+    /// Gives the client its configuration, as it is now.
+    async fn reload_client(&self) -> Outcome {
+        let connector = Connector::new(&self.client).unwrap();
+        within(self.client_handle.reload(self.client.clone(), connector)).await
+    }
+
+    /// Kills the client, relays and all, and starts it anew.
+    async fn restart_client(&mut self) {
+        self.client_scope.cut();
+        self.client_scope = self.scope.child();
+        self.client_handle = start_client(&self.client, &self.client_scope);
+    }
+
+    /// Control channels that the server has.
+    fn channels(&self) -> u64 {
+        self.server_counters.channels.load(Relaxed)
+    }
+
+    async fn wait_for_clients(&self, count: usize) {
+        eventually(&format!("{count} control channels"), || self.channels() == count as u64).await;
+    }
+
+    async fn end(self) {
+        self.scope.cut();
+        within(self.scope.ended()).await;
+    }
+}
+
+fn start_client(config: &config::Client, scope: &Scope) -> client::Handle {
+    let connector = Connector::new(config).unwrap();
+    let client = Client::new(config.clone(), connector, Arc::default());
+    let handle = client.handle();
+    scope.spawn(client.run(scope.clone()));
+    handle
+}
+
+fn address(endpoint: &Endpoint) -> SocketAddr {
+    match &endpoint.host {
+        Host::Ip(ip) => SocketAddr::new(*ip, endpoint.port),
+        Host::Name(name) => panic!("{name} is a name"),
+    }
+}
+
+fn names(names: &[&str]) -> Vec<Arc<str>> {
+    names.iter().map(|name| (*name).into()).collect()
+}
+
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(common::PATIENCE, what).await.expect("not in time")
+}
+
+/// Looks until it holds, for events that nothing announces.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + common::PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < until, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
