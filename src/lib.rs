@@ -16,6 +16,7 @@ pub mod counters;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod latest;
 pub mod relay;
 pub mod reload;
 #[cfg(feature = "server")]

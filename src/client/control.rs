@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::session::{End, Session};
 use super::{Settings, Shared, Wanted};
 use crate::backoff::Backoff;
 use crate::config::{Secret, diff};
+use crate::latest::Latest;
 use crate::tasks::Scope;
 use crate::transport::Stream;
 use crate::wire::handshake::{ExpectAck, ExpectChallenge, Refusal};
@@ -30,8 +30,8 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 const PULSE_TIME: Duration = Duration::from_millis(50);
 
 /// Keeps the service's control channel up until the scope drains (the caller drops this future then).
-pub async fn run(shared: Arc<Shared>, wanted: watch::Receiver<Wanted>, scope: Scope) {
-    let now = wanted.borrow().clone();
+pub async fn run(shared: Arc<Shared>, wanted: Latest<Wanted>, scope: Scope) {
+    let now = wanted.get();
     let backoff = Backoff::new(now.service.retry_interval);
     let keeper = Keeper {
         shared,
@@ -66,7 +66,7 @@ struct Earlier {
 
 struct Keeper {
     shared: Arc<Shared>,
-    wanted: watch::Receiver<Wanted>,
+    wanted: Latest<Wanted>,
     scope: Scope,
     /// What was wanted last.
     now: Wanted,
@@ -98,7 +98,7 @@ impl Keeper {
             let beats = self.beats();
             let token = self.now.service.token.clone();
             let Step::Done(mut result) = self.attempt(&token).await else { continue };
-            if matches!(result, Err(End::Refused(Refusal::AuthFailed))) {
+            if Latest::<Wanted>::CHANGES && matches!(result, Err(End::Refused(Refusal::AuthFailed))) {
                 if self.is_in_its_own_way(beats).await {
                     self.current = None;
                     continue;
@@ -129,7 +129,7 @@ impl Keeper {
 
     /// Takes over what is wanted now; says whether an attempt by what was wanted before is of no use any more.
     fn take_change(&mut self) -> bool {
-        let next = self.wanted.borrow_and_update().clone();
+        let next = self.wanted.take();
         let before = std::mem::replace(&mut self.now, next);
         let Wanted { settings, service } = &self.now;
         let other_pace = before.service.retry_interval != service.retry_interval;
@@ -167,8 +167,8 @@ impl Keeper {
             };
             tokio::select! {
                 biased;
-                changed = self.wanted.changed() => {
-                    if changed.is_err() {
+                is_there = self.wanted.changed() => {
+                    if !is_there {
                         // The service is about to be ended.
                         return pending().await;
                     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::limits::{Limits, Place, Request};
@@ -15,6 +14,7 @@ use super::{Settings, Shared, Wanted};
 use crate::backoff::Backoff;
 use crate::config::{ClientKind, ClientService, diff};
 use crate::counters::Counters;
+use crate::latest::Latest;
 use crate::relay::{FlowEnd, Locals, Relay, Side, Tally, serve_local};
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
@@ -38,7 +38,7 @@ pub struct Channel {
     /// The client.
     pub shared: Arc<Shared>,
     /// For which service, and how it is now.
-    pub wanted: watch::Receiver<Wanted>,
+    pub wanted: Latest<Wanted>,
     /// How the server is reached; by the settings of now, if that is the same way.
     pub settings: Arc<Settings>,
     /// What the channel presents.
@@ -78,7 +78,7 @@ impl Channel {
     }
 
     fn wanted(&self) -> Wanted {
-        self.wanted.borrow().clone()
+        self.wanted.get()
     }
 
     /// Waits for its turn, dials, and waits for the server's first word; None if the channel is not wanted any more.
@@ -223,7 +223,7 @@ async fn connect_local(service: &ClientService) -> io::Result<TcpStream> {
 
 async fn serve_datagrams(
     shared: Arc<Shared>,
-    mut wanted: watch::Receiver<Wanted>,
+    mut wanted: Latest<Wanted>,
     service: Arc<ClientService>,
     stream: Stream,
     prefer_ipv6: bool,
@@ -252,12 +252,12 @@ async fn serve_datagrams(
 }
 
 /// Completes when datagrams are led elsewhere, or the service is gone.
-async fn moved(wanted: &mut watch::Receiver<Wanted>, service: &ClientService) {
+async fn moved(wanted: &mut Latest<Wanted>, service: &ClientService) {
     let same = |wanted: &Wanted| {
         wanted.service.local_addr == service.local_addr && wanted.service.kind == service.kind
     };
-    // An error: nobody wants the service any more.
-    let _ = wanted.wait_for(|wanted| !same(wanted)).await;
+    // Its source may be gone: nobody wants the service any more.
+    wanted.until(|wanted| !same(wanted)).await;
 }
 
 /// The line for each ended visitor. Its address is known for UDP only; `peer` is the server, `moved` is up and down.

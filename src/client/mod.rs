@@ -16,10 +16,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::config::{self, ClientService, diff};
 use crate::counters::Counters;
+use crate::latest::{Inbox, Outbox, Source};
 use crate::reload::Outcome;
 use crate::tasks::Scope;
 use crate::transport::Connector;
@@ -29,7 +30,7 @@ pub struct Client {
     config: config::Client,
     connector: Connector,
     counters: Arc<Counters>,
-    orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
+    orders: Inbox<Order>,
 }
 
 /// How the server is reached, and how long anything may take. A reload replaces it whole.
@@ -62,7 +63,7 @@ struct Order {
 
 /// Gives a running client another configuration.
 #[derive(Clone)]
-pub struct Handle(mpsc::Sender<Order>);
+pub struct Handle(Outbox<Order>);
 
 impl Handle {
     /// Replaces the configuration. Services that are the same in both are not touched, and no relay is; where the way
@@ -70,29 +71,28 @@ impl Handle {
     pub async fn reload(&self, config: config::Client, connector: Connector) -> Outcome {
         let (answer, outcome) = oneshot::channel();
         // Either fails when the client has ended.
-        match self.0.send(Order { config, connector, answer }).await {
-            Ok(()) => outcome.await.ok(),
-            // The order is in the error, with the other end of `outcome`: that is not waited for.
-            Err(_) => None,
-        }
-        .unwrap_or_else(|| Outcome::not_running("client"))
+        let outcome = match self.0.send(Order { config, connector, answer }).await {
+            true => outcome.await.ok(),
+            false => None,
+        };
+        outcome.unwrap_or_else(|| Outcome::not_running("client"))
     }
 }
 
 impl Client {
     /// Of resolved parts.
     pub fn new(config: config::Client, connector: Connector, counters: Arc<Counters>) -> Self {
-        Client { config, connector, counters, orders: mpsc::channel(1) }
+        Client { config, connector, counters, orders: Inbox::default() }
     }
 
     /// For reloads while it runs.
     pub fn handle(&self) -> Handle {
-        Handle(self.orders.0.clone())
+        Handle(self.orders.outbox())
     }
 
     /// Serves until the scope drains; what is still relayed then belongs to the scope.
     pub async fn run(self, scope: Scope) {
-        let Client { config, connector, counters, orders: (keep_open, mut orders) } = self;
+        let Client { config, connector, counters, mut orders } = self;
         tracing::info!(
             server = %config.remote_addr,
             transport = config.transport.name(),
@@ -105,13 +105,12 @@ impl Client {
             tokio::select! {
                 biased;
                 () = scope.draining() => break,
-                Some(Order { config, connector, answer }) = orders.recv() => {
+                Order { config, connector, answer } = orders.next() => {
                     // Who asked may have lost interest.
                     let _ = answer.send(services.change(config, connector));
                 }
             }
         }
-        drop(keep_open);
     }
 }
 
@@ -134,7 +133,7 @@ struct Services {
 }
 
 struct Running {
-    wanted: watch::Sender<Wanted>,
+    wanted: Source<Wanted>,
     scope: Scope,
 }
 
@@ -151,7 +150,7 @@ impl Services {
                 continue;
             }
             let wanted = Wanted { settings: self.settings.clone(), service: Arc::new(service.clone()) };
-            let (wanted, watched) = watch::channel(wanted);
+            let (wanted, watched) = Source::new(wanted);
             let own = self.scope.child();
             own.spawn_until_drain(control::run(self.shared.clone(), watched, own.clone()));
             self.running.insert(service.name.clone(), Running { wanted, scope: own });
@@ -180,7 +179,7 @@ impl Services {
             let concerned = !changes.settings.is_empty() || changes.changed.contains_key(name);
             if let Some(service) = self.config.services.get(name).filter(|_| concerned) {
                 let service = Arc::new(service.clone());
-                running.wanted.send_replace(Wanted { settings: self.settings.clone(), service });
+                running.wanted.set(Wanted { settings: self.settings.clone(), service });
             }
         }
         self.start_missing();

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::data;
 use super::limits::{Limits, MAX_QUEUED};
 use super::{Settings, Shared, Wanted};
+use crate::latest::Latest;
 use crate::tasks::Scope;
 use crate::transport::Stream;
 use crate::wire::handshake::Refusal;
@@ -50,7 +50,7 @@ pub struct Session {
 impl Session {
     /// Does what the server says until the channel ends. Channels that wait for a visitor end with it, relays do not.
     /// Dropping the future ends the channel.
-    pub async fn obey(self, shared: Arc<Shared>, wanted: watch::Receiver<Wanted>, scope: Scope) -> End {
+    pub async fn obey(self, shared: Arc<Shared>, wanted: Latest<Wanted>, scope: Scope) -> End {
         let Session { mut stream, key, server, settings, beats } = self;
         let _connected = shared.counters.connected();
         let channels = scope.child();
@@ -60,7 +60,7 @@ impl Session {
         loop {
             let mut command = [0; ControlCommand::LEN];
             let read = stream.read_exact(&mut command);
-            let patience = wanted.borrow().settings.config.heartbeat_timeout;
+            let patience = wanted.get().settings.config.heartbeat_timeout;
             let read = match patience {
                 None => read.await,
                 Some(patience) => match timeout(patience, read).await {

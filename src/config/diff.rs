@@ -123,7 +123,9 @@ pub fn client(old: &Client, new: &Client) -> Changes {
 
 /// Whether a client reaches another server, or the same by another way: then it must connect anew.
 pub fn other_way(old: &Client, new: &Client) -> bool {
-    old.remote_addr != new.remote_addr || old.transport != new.transport || old.proxy != new.proxy
+    // What was trusted before may not be trusted any more.
+    let revokes = new.token_grace.is_zero() && !old.token_grace.is_zero();
+    old.remote_addr != new.remote_addr || old.transport != new.transport || old.proxy != new.proxy || revokes
 }
 
 /// The key for which connections that are begun under one cannot go on under the other, if there is one. Certificates
