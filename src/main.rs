@@ -3,6 +3,8 @@
 //! What it decides: what a command line asks for, and which exit code answers it. What it never does: carry a
 //! byte. stdout holds results only; log lines and errors go to stderr.
 
+// Lean builds have an entry of their own (`lean`): std's costs 14 kB.
+#![cfg_attr(all(panic = "abort", not(feature = "cli"), target_os = "linux"), no_main)]
 // Nothing that a peer, a file or the environment can reach may panic. The tests may (clippy.toml).
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)]
 #![deny(clippy::panic, clippy::unreachable, clippy::todo, clippy::unimplemented)]
@@ -30,11 +32,16 @@ mod summary;
 #[cfg(feature = "hot-reload")]
 mod watch;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
-fn main() -> ExitCode {
-    match cli::parse() {
-        Ok(command) => cli::run(command).into(),
-        Err(stop) => stop.print().into(),
+#[cfg(not(all(panic = "abort", not(feature = "cli"), target_os = "linux")))]
+fn main() -> std::process::ExitCode {
+    run(std::env::args_os()).code().into()
+}
+
+fn run(args: impl IntoIterator<Item = OsString>) -> cli::Exit {
+    match cli::parse(args) {
+        Ok(command) => cli::run(command),
+        Err(stop) => stop.print(),
     }
 }

@@ -16,8 +16,8 @@ mod role;
 mod text;
 mod version;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use rathole::config::RoleChoice;
 
@@ -107,14 +107,15 @@ pub enum Exit {
     Config,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(match exit {
+impl Exit {
+    /// As the system is told.
+    pub fn code(self) -> u8 {
+        match self {
             Exit::Ok => 0,
             Exit::Runtime => 1,
             Exit::Usage => 2,
             Exit::Config => 78,
-        })
+        }
     }
 }
 
@@ -154,12 +155,12 @@ impl Stop {
     }
 }
 
-/// Reads the process's arguments.
-pub fn parse() -> Result<Command, Stop> {
+/// Reads the process's arguments, its own name first.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> {
     #[cfg(feature = "cli")]
-    return full::parse(std::env::args_os());
+    return full::parse(args.into_iter().collect::<Vec<_>>());
     #[cfg(not(feature = "cli"))]
-    lean::parse(std::env::args_os())
+    lean::parse(args)
 }
 
 /// Does what was asked for.

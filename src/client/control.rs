@@ -122,8 +122,9 @@ impl Keeper {
     /// Whether the control channel is what is wanted: otherwise another is to take its place.
     fn is_settled(&self) -> bool {
         self.current.as_ref().is_some_and(|current| {
-            current.token == self.now.service.token
-                && !diff::other_way(&current.settings.config, &self.now.settings.config)
+            !Latest::<Wanted>::CHANGES
+                || (current.token == self.now.service.token
+                    && !diff::other_way(&current.settings.config, &self.now.settings.config))
         })
     }
 
@@ -172,7 +173,7 @@ impl Keeper {
                         // The service is about to be ended.
                         return pending().await;
                     }
-                    if self.take_change() {
+                    if Latest::<Wanted>::CHANGES && self.take_change() {
                         return Step::Changed;
                     }
                 }

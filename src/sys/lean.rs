@@ -8,7 +8,43 @@
 //!
 //! musl names a thread by `snprintf` into a path of /proc, which links all of `printf`, floats included: 11 kB. A
 //! thread that names itself, as std's threads do, needs only `prctl`.
+//!
+//! std's own start of a program (a handler for stack overflows, threads' names and identities) is 14 kB: `main` does what
+//! is needed of it.
 #![allow(unsafe_code)]
+
+use std::ffi::{CStr, OsString, c_char, c_int};
+use std::fs::OpenOptions;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::ffi::OsStringExt;
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// The program's entry, which the C library calls.
+// SAFETY: the name is the linker's own for exactly this function, and the signature is that of ISO C.
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
+    open_standard_files();
+    // SAFETY: there is no other thread yet, and being ignored needs no handler. A write to a connection that is gone is an
+    // error for us, not the end.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+    let arguments = (0..usize::try_from(count).unwrap_or(0)).map(|n| {
+        // SAFETY: ISO C: `count` pointers to strings, each with a zero byte at its end, that stay for ever.
+        let argument = unsafe { CStr::from_ptr(*arguments.add(n)) };
+        OsString::from_vec(argument.to_bytes().to_vec())
+    });
+    crate::run(arguments).code().into()
+}
+
+/// Whoever starts us with closed standard files must not find log lines in a socket that got their number.
+fn open_standard_files() {
+    while let Ok(file) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        if file.as_raw_fd() > 2 {
+            return;
+        }
+        let _ = file.into_raw_fd();
+    }
+}
 
 /// `_URC_END_OF_STACK`: there are no more frames.
 const END_OF_STACK: i32 = 5;
