@@ -116,7 +116,7 @@ def tls():
     seed("tls_handshake", "hello_retry", b"\0" + CUTS + b"\x16\x03\x03" + word(len(hello_retry)) + hello_retry)
 
     data = lambda what, length, padding=0: bytes([what]) + word(length) + bytes([padding])
-    for how in range(8):
+    for how in range(16):
         head = bytes([how]) + word(100 if how & 1 else 0) + CUTS
         orderly = data(5, 100) + data(6, 0) + data(7, 16384) + data(8, 300, 40)
         seed("tls_records", f"orderly_{how}", head + orderly)
@@ -192,6 +192,13 @@ def config():
     seed("config", "not_utf8", b'[server]\nbind_addr = "\xff:1"\n')
     seed("config", "broken", b'[server\nbind_addr = \nx = 1979-05-27\n[[a]]\n')
 
+    fragments = b'[server]\nbind_addr = "[::]:2333"\ndefault_token = "of-the-main-file"\n[server.services]\n'
+    fragments += b'=== rathole.toml.d/a.toml\n[server.services.a]\nbind_addr = "0.0.0.0:1"\n'
+    fragments += b'=== rathole.toml.d/b.toml\n[server.services.b]\nbind_addr = "0.0.0.0:2"\ntype = "udp"\n'
+    seed("config", "fragments", fragments)
+    seed("config", "fragments_clash", fragments + b'[server.services.a]\nbind_addr = "0.0.0.0:3"\n')
+    seed("config_diff", "fragments", fragments + b"=== then.toml\n" + fragments)
+
     # Every key with a value of its kind.
     schema = json.loads((ROOT / "docs/rathole.schema.json").read_text())
     words = set()
@@ -221,11 +228,28 @@ def config():
         lines = []
         table(key, half, lines)
         seed("config", f"every_key_{half}", "\n".join(lines).encode() + b"\n")
-    words |= {"=== over.toml", "9223372036854775807", '"""', "[[", "socks5://u:p@h:1", "http://h", "[::1]:1"}
-    dictionary = ROOT / "fuzz/dict/config"
-    dictionary.parent.mkdir(parents=True, exist_ok=True)
+        # What can be loaded, and each of its numbers and texts another way.
+        minimal = "".join(
+            f"{line}\n"
+            for line in lines[: lines.index(f"[{half}.transport]")]
+            if not re.match(r"default_token_file|on_duplicate", line)
+        ).replace("default_token = ", "default_token = \"long-enough-for-it\" #")
+        service = {"server": 'bind_addr = "127.0.0.1:2"', "client": 'local_addr = "127.0.0.1:2"'}[half]
+        before = f"{minimal}[{half}.services.a]\n{service}\n[{half}.services.b]\n{service.replace(':2', ':3')}\n"
+        after = before.replace(" = 7", " = 8").replace("services.b", "services.c").replace(":2\"", ":4\"")
+        seed("config_diff", f"{half}", f"{before}=== then.toml\n{after}".encode())
+        seed("config_diff", f"{half}_same", f"{before}=== then.toml\n{before}".encode())
+        for n, line in enumerate(after.splitlines()):
+            if " = 8" in line:
+                one = before.replace(line.replace(" = 8", " = 7"), line)
+                seed("config_diff", f"{half}_{line.split()[0]}", f"{before}=== then.toml\n{one}".encode())
+    words |= {"=== over.toml", "=== then.toml", "=== rathole.toml.d/b.toml", "9223372036854775807", '"""', "[[", "socks5://u:p@h:1", "http://h", "[::1]:1"}
+    dictionaries = [ROOT / "fuzz/dict" / target for target in ("config", "config_diff")]
+    dictionaries[0].parent.mkdir(parents=True, exist_ok=True)
     escaped = (word.replace("\\", "\\\\").replace('"', '\\"') for word in sorted(words))
-    dictionary.write_text("".join(f'"{word}"\n' for word in escaped))
+    text = "".join(f'"{word}"\n' for word in escaped)
+    for dictionary in dictionaries:
+        dictionary.write_text(text)
 
 
 for make in (wire, udp, noise, tls, websocket, proxy, config):

@@ -40,6 +40,7 @@ type Target = fn(&[u8]);
 /// Every target, by the name of its file in `fuzz/fuzz_targets`.
 const TARGETS: &[(&str, Target)] = &[
     ("config", config::files),
+    ("config_diff", config::difference),
     #[cfg(feature = "noise")]
     ("noise_handshake", noise::handshake),
     #[cfg(feature = "noise")]

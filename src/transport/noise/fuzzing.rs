@@ -95,7 +95,10 @@ pub(crate) fn records(bytes: &[u8]) {
         if buffer < 100 && sealed.wire.len() > 20_000 {
             continue;
         }
-        let (got, fault) = read_records(cipher, &cut, buffer);
+        // A stranger may not send long records.
+        let (got, _) = read_records(cipher, false, &cut, buffer);
+        assert!(sealed.good.starts_with(&got), "bytes that nobody sealed");
+        let (got, fault) = read_records(cipher, true, &cut, buffer);
         assert_eq!(got.len(), sealed.good.len());
         assert!(got == sealed.good, "other bytes than were sealed");
         assert_eq!(fault.is_some(), sealed.meddled, "{fault:?}");
@@ -174,10 +177,16 @@ impl Sealed {
 }
 
 /// All that is read with a buffer of this size, and the fault in the end. After the fault nothing more comes.
-fn read_records(cipher: Cipher, said: &[&[u8]], buffer: usize) -> (Vec<u8>, Option<io::Error>) {
+fn read_records(
+    cipher: Cipher,
+    trusted: bool,
+    said: &[&[u8]],
+    buffer: usize,
+) -> (Vec<u8>, Option<io::Error>) {
     block_on(async {
         let (tcp, mut peer) = pair();
-        let mut stream = Stream::resume(tcp, Session::new(cipher, [2; 32], [1; 32]));
+        let stream = Stream::resume(tcp, Session::new(cipher, [2; 32], [1; 32]));
+        let mut stream = if trusted { stream } else { stream.distrust() };
         let read = async {
             let (mut got, mut buffer) = (Vec::new(), vec![0; buffer]);
             loop {

@@ -17,6 +17,7 @@ use super::handshake::{Established, KeyUpdates};
 use super::record::{Content, Keys, MAX_PLAIN, OVERHEAD};
 use super::{Acceptor, Connector, Stream, provider};
 use crate::fuzzing::{Input, block_on, feed, pair, pieces};
+use crate::transport::STRANGER;
 
 /// Has no certificate: a client's hello is all that can be judged, but that to the end.
 #[derive(Debug)]
@@ -99,21 +100,25 @@ impl Suite {
 
 /// Records by a peer who has the keys and may do anything with them, and bytes by one who has not. What is read is
 /// the beginning of what was sent as data, all of it if nothing was wrong; behind a record that was meddled with
-/// nothing is read.
+/// nothing is read. A stranger may send less at a time.
 pub(crate) fn records(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let how = input.byte();
     let suite = Suite { tls13: how & 1 == 0, gcm: how & 2 == 0 };
     let is_client = how & 4 == 0;
+    let trusted = is_client || how & 8 == 0;
     let early = input.word();
     let cuts = input.cuts();
-    let sent = Sent::by(suite, is_client, input);
+    let mut sent = Sent::by(suite, is_client, input);
+    if !trusted && sent.longest > STRANGER {
+        (sent.is_orderly, sent.meddled) = (false, false);
+    }
     let (early, later) = sent.wire.split_at(early.min(sent.wire.len()));
     for buffer in [7, 5000, 128 * 1024] {
         if buffer < 100 && sent.wire.len() > 20_000 {
             continue;
         }
-        let (got, fault) = read(suite, is_client, early, &pieces(later, &cuts), buffer);
+        let (got, fault) = read((suite, is_client, trusted), early, &pieces(later, &cuts), buffer);
         assert!(sent.data.starts_with(&got), "bytes that nobody sent");
         assert!(!sent.is_orderly || (got == sent.data && fault.is_none()), "{} {fault:?}", got.len());
         assert!(!sent.meddled || fault.is_some());
@@ -131,13 +136,17 @@ struct Sent {
     is_orderly: bool,
     /// Bytes that no key fits came while everything before them was in order.
     meddled: bool,
+    /// Bytes of the longest record.
+    longest: usize,
 }
 
 impl Sent {
     fn by(suite: Suite, to_client: bool, mut input: Input<'_>) -> Self {
         let mut peer = Peer { suite, number: 1, sequence: 0, keys: suite.keys(1) };
-        let mut sent = Sent { wire: Vec::new(), data: Vec::new(), is_orderly: true, meddled: false };
+        let mut sent =
+            Sent { wire: Vec::new(), data: Vec::new(), is_orderly: true, meddled: false, longest: 0 };
         while !input.is_empty() && sent.wire.len() < 100_000 {
+            let before = sent.wire.len();
             match input.byte() {
                 what @ 0..96 => {
                     let plain = vec![what; input.word() % (MAX_PLAIN + 1)];
@@ -179,6 +188,7 @@ impl Sent {
                     sent.meddle(back > 0);
                 }
             }
+            sent.longest = sent.longest.max(sent.wire.len() - before);
         }
         sent
     }
@@ -234,8 +244,7 @@ impl Peer {
 
 /// All that is read with a buffer of this size, and the fault in the end.
 fn read(
-    suite: Suite,
-    is_client: bool,
+    (suite, is_client, trusted): (Suite, bool, bool),
     early: &[u8],
     later: &[&[u8]],
     buffer: usize,
@@ -251,6 +260,9 @@ fn read(
             is_client,
         };
         let mut stream = Stream::new(tcp, established);
+        if trusted {
+            stream.trust();
+        }
         let read = async {
             let (mut got, mut buffer) = (Vec::new(), vec![0; buffer]);
             loop {
