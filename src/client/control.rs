@@ -33,8 +33,17 @@ const PULSE_TIME: Duration = Duration::from_millis(50);
 pub async fn run(shared: Arc<Shared>, wanted: watch::Receiver<Wanted>, scope: Scope) {
     let now = wanted.borrow().clone();
     let backoff = Backoff::new(now.service.retry_interval);
-    let keeper =
-        Keeper { shared, wanted, scope, now, current: None, earlier: None, backoff, told: false, asked: false };
+    let keeper = Keeper {
+        shared,
+        wanted,
+        scope,
+        now,
+        current: None,
+        earlier: None,
+        backoff,
+        told: false,
+        asked: false,
+    };
     keeper.run().await;
 }
 

@@ -130,8 +130,11 @@ impl Channel {
         let mut backoff = Backoff::new(DIAL_PAUSE);
         loop {
             let Wanted { service, settings } = self.wanted();
-            let settings =
-                if diff::other_way(&settings.config, &self.settings.config) { &self.settings } else { &settings };
+            let settings = if diff::other_way(&settings.config, &self.settings.config) {
+                &self.settings
+            } else {
+                &settings
+            };
             let attempt = async {
                 let mut stream = settings.connector.connect(&[self.server], service.nodelay).await?;
                 stream.write_all(&Hello::Data(self.key).encode()).await?;

@@ -182,7 +182,8 @@ impl Newcomer {
         liveness::watch_heartbeats(stream.tcp(), &config.tcp, config.heartbeat_interval);
         let acquaintance = shared.door.acquaint(peer);
         let (shared, settings) = (shared.clone(), settings.clone());
-        let begun = Begun { shared, settings, digest, key, token, session, service, peer, demand, acquaintance };
+        let begun =
+            Begun { shared, settings, digest, key, token, session, service, peer, demand, acquaintance };
         // A task of its own: the handshake's future is large.
         let owner = scope.clone();
         scope.spawn(async move { begun.serve(stream, owner).await });

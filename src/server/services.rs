@@ -23,8 +23,8 @@ use crate::config::{self, Endpoint, ServerService};
 use crate::reload::Outcome;
 use crate::tasks::Scope;
 use crate::transport::Acceptor;
-pub use binding::{bind, key};
 use binding::{Bound, Retries, no_sockets};
+pub use binding::{bind, key};
 
 /// Events that wait for a service's task.
 const MAX_EVENTS: usize = 1024;

@@ -10,7 +10,8 @@ use super::*;
 
 /// The services' addresses by turns, each to the next one's.
 fn rotate(tunnel: &mut Tunnel, services: &[&str]) {
-    let addresses: Vec<_> = services.iter().map(|name| tunnel.server.services[*name].bind_addr.clone()).collect();
+    let addresses: Vec<_> =
+        services.iter().map(|name| tunnel.server.services[*name].bind_addr.clone()).collect();
     for (n, name) in services.iter().enumerate() {
         tunnel.offered(name).bind_addr = addresses[(n + 1) % addresses.len()].clone();
     }
@@ -18,8 +19,7 @@ fn rotate(tunnel: &mut Tunnel, services: &[&str]) {
 
 #[tokio::test]
 async fn two_and_three_services_exchange_their_addresses() {
-    let services =
-        [("a1-a", echo("aa").await), ("a1-b", echo("bb").await), ("a1-c", echo("cc").await)];
+    let services = [("a1-a", echo("aa").await), ("a1-b", echo("bb").await), ("a1-c", echo("cc").await)];
     let mut tunnel = Tunnel::start(&services).await;
     let all = ["a1-a", "a1-b", "a1-c"];
     let mut longs = Vec::new();

@@ -67,7 +67,8 @@ async fn pause() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_server_rotates_with_a_client_of_rathole_0_5() {
     for server_first in [true, false] {
-        let Some(mut scene) = Scene::set("our_server_rotates_with_a_client_of_rathole_0_5", Build::Ours, Build::Peer).await
+        let Some(mut scene) =
+            Scene::set("our_server_rotates_with_a_client_of_rathole_0_5", Build::Ours, Build::Peer).await
         else {
             return;
         };
@@ -83,14 +84,18 @@ async fn our_server_rotates_with_a_client_of_rathole_0_5() {
             pause().await;
             scene.change_server();
         }
-        let connected = || scene.server.log().matches("client connected").count()
-            + scene.server.log().matches("client replaced another").count();
+        let connected = || {
+            scene.server.log().matches("client connected").count()
+                + scene.server.log().matches("client replaced another").count()
+        };
         eventually("the new token", || connected() >= 2).await;
         meets(scene.visitors(), "here").await;
         pause().await;
         let count = scene.steady.end().await;
         let rounds = scene.long.end().await;
-        announce(&format!("our server, client 0.5.0, server first {server_first}: {count} visitors, none lost; {rounds} rounds"));
+        announce(&format!(
+            "our server, client 0.5.0, server first {server_first}: {count} visitors, none lost; {rounds} rounds"
+        ));
     }
 }
 
@@ -99,7 +104,8 @@ async fn our_server_rotates_with_a_client_of_rathole_0_5() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_client_rotates_with_a_server_of_rathole_0_5() {
     for server_first in [true, false] {
-        let Some(mut scene) = Scene::set("our_client_rotates_with_a_server_of_rathole_0_5", Build::Peer, Build::Ours).await
+        let Some(mut scene) =
+            Scene::set("our_client_rotates_with_a_server_of_rathole_0_5", Build::Peer, Build::Ours).await
         else {
             return;
         };
@@ -114,7 +120,10 @@ async fn our_client_rotates_with_a_server_of_rathole_0_5() {
             scene.client.wait_for("the earlier one stays");
             pause().await;
             let address = scene.visitors();
-            let steady = std::mem::replace(&mut scene.steady, Steady::begin(address, &["here"], Duration::from_millis(20)));
+            let steady = std::mem::replace(
+                &mut scene.steady,
+                Steady::begin(address, &["here"], Duration::from_millis(20)),
+            );
             early = steady.end().await;
             assert_eq!(scene.client.log().matches("the earlier one stays").count(), 1);
             scene.change_server();

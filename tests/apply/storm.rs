@@ -23,7 +23,9 @@ fn a_storm_of_reloads_is_noticed_by_nobody() {
         let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{text}");
-        common::announce(text.lines().filter(|line| line.starts_with("storm:")).collect::<Vec<_>>().join("\n").as_str());
+        common::announce(
+            text.lines().filter(|line| line.starts_with("storm:")).collect::<Vec<_>>().join("\n").as_str(),
+        );
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -62,7 +64,11 @@ async fn storm() {
             tokio::time::sleep_until(next.into()).await;
         }
         let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();
-        println!("storm: second {second}: {:?} for 100 reloads of each, {} KiB, {fds} fds", begun.elapsed(), memory());
+        println!(
+            "storm: second {second}: {:?} for 100 reloads of each, {} KiB, {fds} fds",
+            begun.elapsed(),
+            memory()
+        );
         figures.push((memory(), fds));
     }
     // It comes to rest, and all is as it should be.

@@ -254,7 +254,11 @@ fn what_needs_a_restart_is_named_by_its_own_key() {
     let with = |transport: ServerTransport| Server { transport, ..old.clone() };
     let noise = |pattern: &str, key: u8| {
         let local_private_key = Some(Secret::new([key]));
-        with(ServerTransport::Noise(Noise { pattern: pattern.into(), local_private_key, remote_public_key: None }))
+        with(ServerTransport::Noise(Noise {
+            pattern: pattern.into(),
+            local_private_key,
+            remote_public_key: None,
+        }))
     };
     let plain = with(ServerTransport::WebSocket { tls: None });
     let secure = with(ServerTransport::WebSocket { tls: Some(tls(&mut random)) });

@@ -86,7 +86,8 @@ impl Services {
             self.listen(name, None).await;
         }
         let (again, mut failed): (Vec<_>, Vec<_>) = failed.into_iter().partition(is_in_use);
-        failed.extend(self.bind_each(again.into_iter().map(|(service, _)| service).collect(), deadline).await);
+        failed
+            .extend(self.bind_each(again.into_iter().map(|(service, _)| service).collect(), deadline).await);
         for (name, address) in in_the_way {
             if self.running.get(&name).is_some_and(|running| running.address.is_none()) {
                 self.restore(&name, address).await;
