@@ -189,6 +189,10 @@ impl World {
                 self.bound.insert(service.name.clone(), wanted);
             }
         }
+        // One that could not move has lost its address if another was to have it.
+        let wanted: HashMap<_, _> =
+            services.values().map(|service| (address(&service.bind_addr), service.name.clone())).collect();
+        self.bound.retain(|name, held| wanted.get(held).is_none_or(|owner| owner == name));
         let others = self.foreign.as_ref().map(|(slot, _)| self.slots[*slot]);
         for slot in &self.slots {
             let wanted = services.values().any(|service| address(&service.bind_addr) == *slot);

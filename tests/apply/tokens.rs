@@ -130,7 +130,7 @@ async fn the_end_of_the_grace_ends_the_old_control_channel() {
     eventually("its end", || !log::of("t6", "knows only a token that is good no more").is_empty()).await;
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
     eventually("no control channel", || tunnel.channels() == 0).await;
-    long.is_cut().await;
+    long.breaks().await;
     let handshakes = log::handshakes("t6");
     eventually("refusals", || log::of("t6", "the server refused").len() >= 2).await;
     assert_eq!(log::handshakes("t6"), handshakes);

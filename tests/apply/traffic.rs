@@ -155,7 +155,7 @@ impl Long {
     }
 
     /// It ends by itself: it is cut.
-    pub async fn is_cut(self) {
+    pub async fn breaks(self) {
         within(self.task).await.unwrap().expect_err("cut");
     }
 }
