@@ -60,7 +60,8 @@ pub async fn serve(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr, mut gu
     drop(guest);
     let reject = match outcome {
         Ok(None) => return,
-        Ok(Some(newcomer)) => return newcomer.serve(shared, settings).await,
+        // Boxed: what comes now is large, and few come so far.
+        Ok(Some(newcomer)) => return Box::pin(newcomer.serve(shared, settings)).await,
         Err(reject) => reject,
     };
     let junk = match reject {
