@@ -120,7 +120,7 @@ mod numbers {
     fn keys() -> Vec<Vec<String>> {
         fn walk(table: &Value, path: &[String], found: &mut Vec<Vec<String>>) {
             for (name, key) in table["properties"].as_object().into_iter().flatten() {
-                let path = [path, &[name.clone()]].concat();
+                let path = [path, std::slice::from_ref(name)].concat();
                 if key["type"] == "integer" {
                     found.push(path.clone());
                 }
