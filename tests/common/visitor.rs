@@ -156,7 +156,8 @@ impl UdpVisitor {
         self.socket.local_addr().unwrap()
     }
 
-    fn try_echo(&self, datagram: &[u8], patience: Duration) -> bool {
+    /// One datagram there and back within this time.
+    pub fn try_echo(&self, datagram: &[u8], patience: Duration) -> bool {
         // Refused: nobody listens (yet).
         if self.socket.send(datagram).is_err() {
             std::thread::sleep(patience.min(Duration::from_millis(50)));
