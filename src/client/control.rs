@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::session::{End, Session};
 use super::{Settings, Shared, Wanted};
 use crate::backoff::Backoff;
-use crate::config::{Secret, diff};
+use crate::config::{CAN_RELOAD, Secret, diff};
 use crate::tasks::Scope;
 use crate::transport::Stream;
 use crate::wire::handshake::{ExpectAck, ExpectChallenge, Refusal};
@@ -98,7 +98,7 @@ impl Keeper {
             let beats = self.beats();
             let token = self.now.service.token.clone();
             let Step::Done(mut result) = self.attempt(&token).await else { continue };
-            if matches!(result, Err(End::Refused(Refusal::AuthFailed))) {
+            if CAN_RELOAD && matches!(result, Err(End::Refused(Refusal::AuthFailed))) {
                 if self.is_in_its_own_way(beats).await {
                     self.current = None;
                     continue;
@@ -122,13 +122,17 @@ impl Keeper {
     /// Whether the control channel is what is wanted: otherwise another is to take its place.
     fn is_settled(&self) -> bool {
         self.current.as_ref().is_some_and(|current| {
-            current.token == self.now.service.token
-                && !diff::other_way(&current.settings.config, &self.now.settings.config)
+            !CAN_RELOAD
+                || current.token == self.now.service.token
+                    && !diff::other_way(&current.settings.config, &self.now.settings.config)
         })
     }
 
     /// Takes over what is wanted now; says whether an attempt by what was wanted before is of no use any more.
     fn take_change(&mut self) -> bool {
+        if !CAN_RELOAD {
+            return false;
+        }
         let next = self.wanted.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.now, next);
         let Wanted { settings, service } = &self.now;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::limits::{Limits, Place, Request};
 use super::{Settings, Shared, Wanted};
 use crate::backoff::Backoff;
-use crate::config::{ClientKind, ClientService, diff};
+use crate::config::{CAN_RELOAD, ClientKind, ClientService, diff};
 use crate::counters::Counters;
 use crate::relay::{FlowEnd, Locals, Relay, Side, Tally, serve_local};
 use crate::tasks::Scope;
@@ -130,7 +130,7 @@ impl Channel {
         let mut backoff = Backoff::new(DIAL_PAUSE);
         loop {
             let Wanted { service, settings } = self.wanted();
-            let settings = if diff::other_way(&settings.config, &self.settings.config) {
+            let settings = if CAN_RELOAD && diff::other_way(&settings.config, &self.settings.config) {
                 &self.settings
             } else {
                 &settings

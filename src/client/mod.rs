@@ -65,7 +65,7 @@ struct Order {
 pub struct Handle(mpsc::Sender<Order>);
 
 impl Handle {
-    /// Replaces the configuration. Services that are the same in both are not touched, and no relay is; where the way
+    /// Replaces the configuration; only in a build with the feature `hot-reload`. Services that are the same in both are not touched, and no relay is; where the way
     /// to the server, or a token, is another one, the new control channel is there before the old one is closed.
     pub async fn reload(&self, config: config::Client, connector: Connector) -> Outcome {
         let (answer, outcome) = oneshot::channel();
@@ -166,6 +166,9 @@ impl Services {
 
     /// Makes the services what the new configuration says.
     fn change(&mut self, mut config: config::Client, mut connector: Connector) -> Outcome {
+        if !config::CAN_RELOAD {
+            return Outcome::not_running("client");
+        }
         let changes = diff::client(&self.config, &config);
         let until = Instant::now() + config.token_grace;
         connector.succeed(&self.settings.connector, config.transport != self.config.transport, until);

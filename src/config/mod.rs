@@ -157,6 +157,9 @@ impl Limits {
     pub const DEFAULT: Self = Limits { visitors: 65_536, waiting: 2048, channels: 1024 };
 }
 
+/// Whether this build takes over other configurations while it runs. Without that, the code for it is left out.
+pub const CAN_RELOAD: bool = cfg!(feature = "hot-reload");
+
 /// How long replaced tokens and pins are good where the configuration says nothing.
 pub const DEFAULT_TOKEN_GRACE: Duration = Duration::from_secs(300);
 

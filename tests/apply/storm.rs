@@ -18,11 +18,7 @@ fn a_storm_of_reloads_is_noticed_by_nobody() {
     const CHILD: &str = "RATHOLE_RELOAD_STORM";
     if std::env::var_os(CHILD).is_none() {
         let test = "storm::a_storm_of_reloads_is_noticed_by_nobody";
-        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, "1");
-        let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}");
+        let text = alone(test, CHILD);
         common::announce(
             text.lines().filter(|line| line.starts_with("storm:")).collect::<Vec<_>>().join("\n").as_str(),
         );
