@@ -59,6 +59,8 @@ async fn storm() {
             let next = begun + Duration::from_millis(10 * (n as u64 + 1));
             tokio::time::sleep_until(next.into()).await;
         }
+        // Else the log would grow.
+        log::keep("connected to the server");
         let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();
         println!(
             "storm: second {second}: {:?} for 100 reloads of each, {} KiB, {fds} fds",
@@ -79,8 +81,7 @@ async fn storm() {
     still.end().await;
     assert_eq!(log::handshakes("m-still"), 1);
     let ((early, fds), (late, last)) = (figures[2], figures[5]);
-    // The collected log of this test is a part of it.
-    assert!(late < early + 8 * 1024, "{figures:?}");
+    assert!(late < early + 2 * 1024, "{figures:?}");
     assert!(last < fds + 40, "{figures:?}");
     tunnel.end().await;
 }
