@@ -138,7 +138,10 @@ async fn an_exchange_that_fails_for_one_leaves_the_other_where_it_belongs() {
 #[tokio::test]
 async fn what_cannot_grow_to_all_addresses_keeps_its_one() {
     let mut tunnel = Tunnel::start(&[("a6", echo("here").await)]).await;
-    let old = tunnel.visitors("a6");
+    let port = net::address_on(Ipv4Addr::UNSPECIFIED.into()).port();
+    let old = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    tunnel.offered("a6").bind_addr = at(old);
+    tunnel.reload_server_well().await;
     let beside = SocketAddr::new([127, 0, 0, 77].into(), old.port());
     let other = TcpListener::bind(beside).await.unwrap();
     let all = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), old.port());

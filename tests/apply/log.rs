@@ -17,6 +17,11 @@ pub fn collect() {
     ONCE.call_once(|| tracing::subscriber::set_global_default(Collector).unwrap());
 }
 
+/// Forgets all lines but those with this part.
+pub fn keep(part: &str) {
+    LINES.lock().unwrap().retain(|line| line.contains(part));
+}
+
 /// Lines with all of these parts.
 pub fn lines(parts: &[&str]) -> Vec<String> {
     let lines = LINES.lock().unwrap();

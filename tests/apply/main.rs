@@ -1,6 +1,6 @@
 //! What a running server and client do with another configuration: both in this process, changed through their handles.
 
-#![cfg(all(feature = "server", feature = "client"))]
+#![cfg(all(feature = "server", feature = "client", feature = "hot-reload"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 #[path = "../common/mod.rs"]
@@ -36,6 +36,24 @@ use rathole::transport::{Acceptor, Connector};
 use rathole::{client, server};
 
 use common::net;
+
+/// Held for writing while a process is started: between fork and exec it has every socket of this one, and an address
+/// that was just given up is still in use. Held for reading by reloads, which must find such addresses free.
+static FORKS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
+/// Runs a test of this program again, in a process of its own with this variable; what it wrote. It must be good.
+fn alone(test: &str, variable: &str) -> String {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(variable, "1");
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let forks = FORKS.blocking_write();
+    let child = command.spawn().unwrap();
+    drop(forks);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    text.into_owned()
+}
 
 /// A token of many.
 fn token(n: u8) -> Secret {
@@ -156,6 +174,7 @@ impl Tunnel {
     /// Gives the server its configuration, as it is now.
     async fn reload_server(&self) -> Outcome {
         let acceptor = Acceptor::new(&self.server.transport).unwrap();
+        let _no_forks = FORKS.read().await;
         within(self.server_handle.reload(self.server.clone(), acceptor)).await
     }
 

@@ -36,7 +36,9 @@ impl Scene {
             }
         });
         let plan = Plan::new(Link::tcp(), vec![Service::tcp("rotated", local.addr)]);
+        let forks = FORKS.write().await;
         let (client, server) = plan.start(server, client);
+        drop(forks);
         let address = plan.services[0].visitors;
         super::traffic::meets_at_last(address, "here").await;
         let long = Long::begin(address, "here").await;

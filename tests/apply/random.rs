@@ -232,11 +232,7 @@ fn random_reloads_keep_what_is_established_and_leave_nothing_behind() {
     const CHILD: &str = "RATHOLE_RANDOM_RELOADS";
     if std::env::var_os(CHILD).is_none() {
         let test = "random::random_reloads_keep_what_is_established_and_leave_nothing_behind";
-        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, "1");
-        let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}");
+        alone(test, CHILD);
         return;
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

@@ -18,11 +18,7 @@ fn a_storm_of_reloads_is_noticed_by_nobody() {
     const CHILD: &str = "RATHOLE_RELOAD_STORM";
     if std::env::var_os(CHILD).is_none() {
         let test = "storm::a_storm_of_reloads_is_noticed_by_nobody";
-        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, "1");
-        let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}");
+        let text = alone(test, CHILD);
         common::announce(
             text.lines().filter(|line| line.starts_with("storm:")).collect::<Vec<_>>().join("\n").as_str(),
         );
@@ -63,6 +59,8 @@ async fn storm() {
             let next = begun + Duration::from_millis(10 * (n as u64 + 1));
             tokio::time::sleep_until(next.into()).await;
         }
+        // Else the log would grow.
+        log::keep("connected to the server");
         let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();
         println!(
             "storm: second {second}: {:?} for 100 reloads of each, {} KiB, {fds} fds",
@@ -83,8 +81,7 @@ async fn storm() {
     still.end().await;
     assert_eq!(log::handshakes("m-still"), 1);
     let ((early, fds), (late, last)) = (figures[2], figures[5]);
-    // The collected log of this test is a part of it.
-    assert!(late < early + 8 * 1024, "{figures:?}");
+    assert!(late < early + 2 * 1024, "{figures:?}");
     assert!(last < fds + 40, "{figures:?}");
     tunnel.end().await;
 }

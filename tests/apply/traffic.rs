@@ -172,18 +172,21 @@ impl Steady {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
-            let mut visits = JoinSet::new();
+            let (mut visits, mut count, mut lost) = (JoinSet::new(), 0, Vec::new());
+            let mut judge = |met: io::Result<String>| match met {
+                Ok(met) if names.contains(&&*met) => {}
+                other => lost.push(format!("{other:?}")),
+            };
             while !stopped.load(Relaxed) {
                 visits.spawn(whom(address, names[0].len()));
+                count += 1;
                 sleep(every).await;
+                while let Some(met) = visits.try_join_next() {
+                    judge(met.unwrap());
+                }
             }
-            let count = visits.len();
-            let results = visits.join_all().await;
-            let lost = results.into_iter().filter_map(|met| match met {
-                Ok(met) if names.contains(&&*met) => None,
-                other => Some(format!("{other:?}")),
-            });
-            (count, lost.collect())
+            visits.join_all().await.into_iter().for_each(&mut judge);
+            (count, lost)
         });
         Steady { stop, task }
     }
