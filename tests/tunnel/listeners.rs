@@ -137,7 +137,8 @@ fn running_out_of_descriptors_does_not_flood_the_log() {
     let addr = plan.services[0].visitors;
     net::wait_listening(addr);
     visitor::wait_served(addr);
-    let crowd: Vec<_> = (0..60).map(|_| connect(addr)).collect();
+    // Who finds no descriptor is reset, some of them so soon that they are never connected.
+    let crowd: Vec<_> = (0..60).filter_map(|_| std::net::TcpStream::connect(addr).ok()).collect();
     server.wait_for("cannot accept connections");
     // Some twenty attempts.
     std::thread::sleep(Duration::from_secs(1));
