@@ -21,7 +21,7 @@ pub mod relay;
 pub mod reload;
 #[cfg(feature = "server")]
 pub mod server;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "cli"))]
 pub mod sys;
 pub mod tasks;
 pub mod transport;

@@ -19,7 +19,7 @@ use crate::backoff::Backoff;
 use crate::config::{Secret, diff};
 use crate::latest::Latest;
 use crate::tasks::Scope;
-use crate::transport::Stream;
+use crate::transport::{Stream, liveness};
 use crate::wire::handshake::{ExpectAck, ExpectChallenge, Refusal};
 use crate::wire::{Ack, Hello};
 
@@ -296,6 +296,7 @@ async fn authenticate(
     addresses: &[SocketAddr],
 ) -> Result<(Stream, ExpectAck), End> {
     let mut stream = settings.connector.connect(addresses, true).await.map_err(End::Unreachable)?;
+    liveness::retransmit_soon(stream.tcp());
     let (hello, expect_challenge) = ExpectChallenge::new(name, token);
     stream.write_all(&hello).await?;
     stream.flush().await?;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use super::frames::{Broken, Inbox, Outbox};
 use crate::transport::Stream;
+use crate::transport::vigil::Vigil;
 use crate::wire::Malformed;
 
 /// Why a data channel for UDP is over.
@@ -38,11 +39,13 @@ pub(super) struct Channel {
     stream: Stream,
     inbox: Inbox,
     pub(super) outbox: Outbox,
+    pub(super) vigil: Vigil,
 }
 
 impl Channel {
     pub(super) fn new(stream: Stream) -> Self {
-        Channel { stream, inbox: Inbox::default(), outbox: Outbox::default() }
+        let vigil = Vigil::new(stream.tcp());
+        Channel { stream, inbox: Inbox::default(), outbox: Outbox::default(), vigil }
     }
 
     /// Hands over the frames that are there. Ready: the channel is over.
@@ -62,7 +65,9 @@ impl Channel {
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<ChannelEnd> {
         match self.outbox.poll_write(cx, &mut self.stream) {
             Poll::Ready(Err(error)) => Poll::Ready(ChannelEnd::Failed(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) | Poll::Pending => {
+                self.vigil.poll(cx, &[self.stream.tcp()]).map(|(_, error)| ChannelEnd::Failed(error))
+            }
         }
     }
 }

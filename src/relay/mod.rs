@@ -32,6 +32,8 @@ mod watch;
 mod tests;
 #[cfg(test)]
 mod udp_tests;
+#[cfg(test)]
+mod vigil_tests;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -44,6 +46,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::counters::Counters;
+use crate::transport::vigil::Vigil;
 use crate::transport::{Stream, tcp};
 pub use channel::ChannelEnd;
 use direction::{Direction, Fault};
@@ -111,6 +114,7 @@ pub struct Relay {
     outward: Direction,
     watch: Watch,
     hold: Hold,
+    vigil: Vigil,
     /// Set when a connection that was reset refused bytes: it may have said something before.
     gone: Option<Gone>,
     side: Side,
@@ -147,12 +151,17 @@ impl Relay {
         tcp::reset_on_drop(&local);
         let (inward, outward) = (Direction::new(), Direction::new());
         let (watch, hold, pool) = (Watch::Off, Hold::Off, &pipe::POOL);
-        Relay { tunnel, local, inward, outward, watch, hold, gone: None, side, since, counters, pool }
+        let vigil = Vigil::new(tunnel.tcp());
+        Relay { tunnel, local, inward, outward, watch, hold, vigil, gone: None, side, since, counters, pool }
     }
 
     /// Moves bytes until the relay is over. Dropping the future loses nothing: the state is in the relay.
     pub async fn run(&mut self) -> Reason {
-        poll_fn(|cx| self.poll(cx)).await
+        poll_fn(|cx| match self.poll(cx) {
+            Poll::Pending => self.poll_vigil(cx),
+            over => over,
+        })
+        .await
     }
 
     /// Moves what can be moved now, but not so much that others starve.
@@ -272,6 +281,12 @@ impl Relay {
                 Poll::Pending
             }
         }
+    }
+
+    fn poll_vigil(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        let (tunnel, local) = (self.tunnel.tcp(), &self.local);
+        let silent = self.vigil.poll(cx, &[tunnel, local]);
+        silent.map(|(at, error)| if at == 0 { self.tunnel_fault(error) } else { self.local_fault(error) })
     }
 
     fn account(&self, (up, down): (u64, u64)) {

@@ -5,6 +5,7 @@
 //! once its bytes are written they may be lost with the channel; then the visitor is reset, and knows as much as with
 //! any connection that breaks. An orderly end after StartForward is what the local service says, and is passed on.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::config::{ProxyProtocol, ServerKind, ServerService};
 use crate::counters::Counters;
 use crate::relay::{Reason, Relay, Side};
 use crate::tasks::Scope;
+use crate::transport::vigil::Vigil;
 use crate::transport::{Stream, tcp};
 use crate::wire::DataCommand;
 
@@ -170,10 +172,11 @@ async fn begin(channel: &mut Stream, visitor: &Visitor, service: &ServerService)
     if let Err(error) = started.unwrap_or_else(|late| Err(late.into())) {
         return Beginning::Dead(error);
     }
-    let (mut sign, mut word) = ([0], [0]);
+    let (mut sign, mut word, mut vigil) = ([0], [0], Vigil::new(channel.tcp()));
     tokio::select! {
         biased;
         sign = channel.tcp().peek(&mut sign) => sign.map_or_else(Beginning::Dead, |_| Beginning::Sign),
+        (_, error) = poll_fn(|cx| vigil.poll(cx, &[channel.tcp()])) => Beginning::Dead(error),
         word = visitor.tcp.peek(&mut word) => word.map_or(Beginning::Left, |_| Beginning::Sign),
     }
 }

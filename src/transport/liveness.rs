@@ -5,13 +5,15 @@
 //!
 //! - A connection at rest is probed (keepalive), a known number of times.
 //! - Bytes on their way are sent again until the kernel has tried `tcp_retries2` times. The pauses between grow to two
-//!   minutes, a quarter of an hour in all; `TCP_RTO_MAX_MS` bounds them. (It is new in Linux 6.15; an older kernel
-//!   refuses it and keeps its quarter of an hour.)
+//!   minutes, a quarter of an hour in all; `TCP_RTO_MAX_MS` bounds them. (It is new in Linux 6.15; where the kernel
+//!   refuses it `vigil` stands in, but in lean builds.)
 //! - On a control channel the server's heartbeats must be acknowledged in time (`TCP_USER_TIMEOUT`). Nothing else can
 //!   have that option: it takes a reader who pauses for a dead one, although its kernel answers each probe.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::SetSockOpt;
 use socket2::{SockRef, TcpKeepalive};
@@ -29,8 +31,14 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(32_767);
 /// minute would end connections.
 const RETRANSMISSION: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(120));
 
+/// A cut of half a minute ends nothing there, either.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(36);
+
 /// TCP_USER_TIMEOUT counts from the first retransmission on, which comes after 200 ms or more.
 const FIRST_PAUSE: Duration = Duration::from_millis(400);
+
+/// Whether this kernel is too old for TCP_RTO_MAX_MS: the first socket tells.
+static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// How long a connection at rest may be without an answer.
 fn patience(options: &TcpOptions) -> Duration {
@@ -47,9 +55,33 @@ fn retransmission(options: &TcpOptions) -> Duration {
 /// Notices the death of any peer. A refused option costs nothing but itself, so it is only logged.
 pub fn watch(tcp: &TcpStream, options: &TcpOptions) {
     keepalive(tcp, options.keepalive_idle, options.keepalive_interval);
-    let longest = u32::try_from(retransmission(options).as_millis()).unwrap_or(u32::MAX);
+    bound_retransmission(tcp, retransmission(options));
+}
+
+/// On a control channel of either side: after a cut it must not be the last to learn that the link is back. Call after
+/// [`watch`].
+pub fn retransmit_soon(tcp: &TcpStream) {
+    bound_retransmission(tcp, RETRANSMISSION.0);
+}
+
+fn bound_retransmission(tcp: &TcpStream, longest: Duration) {
+    let longest = u32::try_from(longest.as_millis()).unwrap_or(u32::MAX);
     // An older kernel does not know it: that is no news.
-    let _ = RtoMax.set(tcp, &longest);
+    if RtoMax.set(tcp, &longest) == Err(Errno::ENOPROTOOPT) {
+        REFUSED.store(true, Relaxed);
+    }
+}
+
+/// Where the kernel cannot bound retransmissions: how long a connection with bytes on their way may be without an answer,
+/// by the options that [`watch`] has set.
+pub fn silence(tcp: &TcpStream) -> Option<Duration> {
+    if REFUSED.load(Relaxed) { bound(tcp) } else { None }
+}
+
+fn bound(tcp: &TcpStream) -> Option<Duration> {
+    let socket = SockRef::from(tcp);
+    let (idle, interval) = (socket.tcp_keepalive_time().ok()?, socket.tcp_keepalive_interval().ok()?);
+    Some((idle + interval * PROBES).max(SHORTEST_SILENCE))
 }
 
 /// Notices, on a control channel of the server, the death of the client within two heartbeats: one until the next
@@ -57,6 +89,7 @@ pub fn watch(tcp: &TcpStream, options: &TcpOptions) {
 pub fn watch_heartbeats(tcp: &TcpStream, options: &TcpOptions, heartbeat: Option<Duration>) {
     let (interval, acknowledged_within) = heartbeats(options, heartbeat);
     keepalive(tcp, options.keepalive_idle, interval);
+    retransmit_soon(tcp);
     if let Err(error) = SockRef::from(tcp).set_tcp_user_timeout(Some(acknowledged_within)) {
         tracing::debug!(%error, "TCP_USER_TIMEOUT refused");
     }
@@ -165,6 +198,18 @@ mod tests {
         assert_eq!(heartbeats(&options(32_767, 32_767), Some(secs(300_000))).0, LONGEST_INTERVAL);
     }
 
+    nix::getsockopt_impl!(
+        RtoMax,
+        libc::IPPROTO_TCP,
+        TCP_RTO_MAX_MS,
+        u32,
+        nix::sys::socket::sockopt::GetStruct<u32>
+    );
+
+    fn rto_max(tcp: &TcpStream) -> u32 {
+        nix::sys::socket::GetSockOpt::get(&RtoMax, tcp).unwrap()
+    }
+
     #[tokio::test]
     async fn every_option_is_set() {
         let listener = tcp::listen(([127, 0, 0, 1], 0).into()).unwrap();
@@ -179,7 +224,13 @@ mod tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), None);
         let known = RtoMax.set(&tcp, &8000);
         assert!(known.is_ok() || known == Err(nix::errno::Errno::ENOPROTOOPT), "{known:?}");
+        assert_eq!(known.is_err(), REFUSED.load(Relaxed));
+        // 31 s, then 9 times 7 s; what an older kernel is helped with.
+        assert_eq!(bound(&tcp), Some(secs(94)));
+        watch(&tcp, &options(1, 1));
+        assert_eq!(bound(&tcp), Some(SHORTEST_SILENCE));
         watch_heartbeats(&tcp, &options(31, 7), Some(secs(30)));
+        assert!(known.is_err() || rto_max(&tcp) == 3000);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(secs(25)));
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), secs(30));
         // The largest values that a configuration can have.

@@ -17,6 +17,8 @@ mod rotation;
 pub mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg_attr(not(any(feature = "server", feature = "cli")), path = "no_vigil.rs")]
+pub mod vigil;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 
