@@ -66,7 +66,7 @@ mod live {
 
     impl<T> Inbox<T> {
         /// The next order. Cancel safe.
-        pub async fn next(&mut self) -> T {
+        pub async fn next_order(&mut self) -> T {
             loop {
                 // It holds a sender itself: there is always one.
                 if let Some(order) = self.1.recv().await {
@@ -160,7 +160,7 @@ mod fixed {
 
     impl<T> Inbox<T> {
         /// Never.
-        pub fn next(&mut self) -> impl Future<Output = T> + use<T> {
+        pub fn next_order(&mut self) -> impl Future<Output = T> + use<T> {
             pending()
         }
 

@@ -233,7 +233,14 @@ async fn serve_datagrams(
         let moved = (tally.up, tally.down);
         log_end(&service, Some(tally.visitor), peer, moved, tally.duration(), reason);
     };
-    let mut on_end = |tally: Tally, end: FlowEnd| log(&tally, &end.to_string());
+    let mut on_end = |tally: Tally, end: FlowEnd| match end {
+        // Whoever can send datagrams can forge sources, too.
+        FlowEnd::PushedOut => {
+            let (service, visitor) = (&service.name, tally.visitor);
+            tracing::debug!(target: "rathole::visitor", %service, %visitor, "visitor pushed out by newer ones");
+        }
+        end => log(&tally, &end.to_string()),
+    };
     let mut locals = Locals::new(&service.local_addr, prefer_ipv6, &shared.counters, &mut on_end);
     let reason = tokio::select! {
         biased;

@@ -105,7 +105,7 @@ impl Client {
             tokio::select! {
                 biased;
                 () = scope.draining() => break,
-                Order { config, connector, answer } = orders.next() => {
+                Order { config, connector, answer } = orders.next_order() => {
                     // Who asked may have lost interest.
                     let _ = answer.send(services.change(config, connector));
                 }

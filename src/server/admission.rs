@@ -73,6 +73,8 @@ impl Newcomer {
             }
             let decision = match settings.config.on_duplicate {
                 OnDuplicate::Replace => self.await_turn(&incumbent, turn.wait).await,
+                // Both know only a token that was replaced: as they may both come, they take turns.
+                OnDuplicate::Refuse if !incumbent.is_present => self.await_turn(&incumbent, turn.wait).await,
                 OnDuplicate::Refuse => self.feel_pulse(&incumbent).await,
             };
             match decision {

@@ -92,6 +92,8 @@ impl UdpService {
                 if end == FlowEnd::PushedOut {
                     Counters::add(&self.counters.over_limit, 1);
                     self.door.turned_out();
+                    // Whoever can send datagrams can forge sources, too: there is a line a minute for all of them.
+                    return self.visitor_pushed_out(&tally);
                 }
                 self.visitor_ended(peer, &tally, &end.to_string());
             };
@@ -208,6 +210,11 @@ impl UdpService {
                 tell(&self.config.name, &Line { refusal, count });
             }
         }
+    }
+
+    fn visitor_pushed_out(&self, tally: &Tally) {
+        let (service, visitor) = (&self.config.name, tally.visitor);
+        tracing::debug!(target: "rathole::visitor", %service, %visitor, "visitor pushed out by newer ones");
     }
 
     fn visitor_ended(&self, peer: Option<SocketAddr>, tally: &Tally, reason: &str) {
