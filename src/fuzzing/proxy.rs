@@ -1,8 +1,8 @@
 //! A proxy's answers.
 
-use std::io::Read;
+use tokio::io::AsyncReadExt;
 
-use super::{Input, block_on, feed, pair, pieces};
+use super::{Input, block_on, fed, pair, pieces};
 use crate::config::{Endpoint, Host, Proxy, ProxyKind, Secret};
 use crate::transport::proxy::handshake;
 
@@ -42,12 +42,12 @@ fn asked(proxy: &Proxy, answer: &[&[u8]]) -> Result<Vec<u8>, String> {
     block_on(async {
         let (mut tcp, mut peer) = pair();
         let remote = endpoint("server.test");
-        let (done, ()) = tokio::join!(handshake(proxy, &mut tcp, &remote), feed(&mut peer, answer));
-        done.map_err(|fault| fault.to_string())?;
-        let mut rest = Vec::new();
-        let mut tcp = tcp.into_std().unwrap();
-        tcp.set_nonblocking(false).unwrap();
-        tcp.read_to_end(&mut rest).unwrap();
-        Ok(rest)
+        let asked = async {
+            handshake(proxy, &mut tcp, &remote).await.map_err(|fault| fault.to_string())?;
+            let mut rest = Vec::new();
+            tcp.read_to_end(&mut rest).await.unwrap();
+            Ok(rest)
+        };
+        fed(asked, &mut peer, answer).await
     })
 }

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -30,9 +31,18 @@ pub(crate) fn pair() -> (TcpStream, UnixStream) {
     (TcpStream::from_std(ours).unwrap(), theirs)
 }
 
-/// The peer says all of this, piece by piece, and then ends; in between others get their turn. What it is told is
-/// thrown away.
-pub(crate) async fn feed(peer: &mut UnixStream, pieces: &[&[u8]]) {
+/// What becomes of a future while the peer says all of this, piece by piece, and then ends. What the peer is told is
+/// thrown away; and whoever does not listen any more is not waited for.
+pub(crate) async fn fed<T>(what: impl Future<Output = T>, peer: &mut UnixStream, pieces: &[&[u8]]) -> T {
+    let mut what = pin!(what);
+    tokio::select! {
+        done = &mut what => return done,
+        () = feed(peer, pieces) => {}
+    }
+    what.await
+}
+
+async fn feed(peer: &mut UnixStream, pieces: &[&[u8]]) {
     for piece in pieces {
         let mut rest = *piece;
         while !rest.is_empty() {

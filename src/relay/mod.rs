@@ -29,6 +29,8 @@ pub mod visitors;
 mod watch;
 
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod udp_tests;

@@ -48,10 +48,10 @@ impl Held {
         held
     }
 
-    /// The least of what is seen in half a second: in between sockets come and go.
+    /// The least of what is seen in a while: in between sockets come and go.
     pub fn at_rest(id: u32) -> Self {
-        let samples = (0..20).map(|_| {
-            std::thread::sleep(Duration::from_millis(25));
+        let samples = (0..5).map(|_| {
+            std::thread::sleep(Duration::from_millis(50));
             Held::by(id)
         });
         samples.min_by_key(|held| (held.unnamed, held.others)).unwrap()

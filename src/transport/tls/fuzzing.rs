@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::handshake::{Established, KeyUpdates};
 use super::record::{Content, Keys, MAX_PLAIN, OVERHEAD};
 use super::{Acceptor, Connector, Stream, provider};
-use crate::fuzzing::{Input, block_on, feed, pair, pieces};
+use crate::fuzzing::{Input, block_on, fed, pair, pieces};
 use crate::transport::STRANGER;
 
 /// Has no certificate: a client's hello is all that can be judged, but that to the end.
@@ -55,7 +55,7 @@ pub(crate) fn handshake(bytes: &[u8]) {
             let (tcp, mut peer) = pair();
             let shaken =
                 async { if is_client { connector.connect(tcp).await } else { acceptor.accept(tcp).await } };
-            tokio::join!(shaken, feed(&mut peer, &said)).0
+            fed(shaken, &mut peer, &said).await
         });
         let fault = done.map(drop).expect_err("a handshake with a peer who has no keys").to_string();
         assert!(!fault.contains(char::is_control), "{fault:?}");
@@ -279,7 +279,7 @@ fn read(
                 }
             }
         };
-        let (read, ()) = tokio::join!(read, feed(&mut peer, later));
+        let read = fed(read, &mut peer, later).await;
         // Writing never panics either, whatever the peer did.
         let _ = stream.write_all(b"answer").await;
         let _ = stream.shutdown().await;

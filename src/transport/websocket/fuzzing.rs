@@ -10,7 +10,7 @@ use super::carrier::Carrier;
 use super::frame::{Decoder, End, Kind, MAX_HEADER, Violation, header};
 use super::stream::Role;
 use super::{Acceptor, Stream, mask, upgrade};
-use crate::fuzzing::{Input, block_on, feed, pair, pieces};
+use crate::fuzzing::{Input, block_on, fed, pair, pieces};
 
 /// A head is judged the same however it comes in pieces, and the bytes behind it are frames; what our server answers to
 /// a request it accepts, our client accepts; a refusal is one line and an HTTP answer.
@@ -72,7 +72,7 @@ fn answered(said: &[&[u8]]) -> Result<Vec<u8>, String> {
             tcp.read_to_end(&mut rest).await.map_err(|fault| fault.to_string())?;
             Ok(rest)
         };
-        tokio::join!(read, feed(&mut peer, said)).0
+        fed(read, &mut peer, said).await
     })
 }
 
@@ -86,7 +86,7 @@ fn accepted(said: &[&[u8]]) -> io::Result<(Vec<u8>, Option<io::Error>)> {
             let fault = stream.read_to_end(&mut got).await.err();
             Ok((got, fault))
         };
-        tokio::join!(read, feed(&mut peer, said)).0
+        fed(read, &mut peer, said).await
     })
 }
 
@@ -267,7 +267,7 @@ fn read(
                 }
             }
         };
-        let (read, ()) = tokio::join!(read, feed(&mut peer, later));
+        let read = fed(read, &mut peer, later).await;
         // Writing never panics either, whatever the peer did.
         let _ = stream.write_all(b"answer").await;
         let _ = stream.shutdown().await;
