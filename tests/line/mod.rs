@@ -5,6 +5,7 @@
 //! - [`weather`]: what befalls frames in one direction.
 //! - [`forwarder`]: the thread in between. [`middlebox`]: what a NAT router or firewall there would do. [`frame`]: TCP
 //!   segments in frames. [`tap`]: the one call that makes a TAP device.
+//! - [`old_kernel`]: what kernels before Linux 6.15 cannot do.
 //! - [`tunnel`]: a server and a client of either build at the two ends.
 //! - [`crowd`]: visitors that keep coming, and what became of each.
 //!
@@ -17,6 +18,7 @@ pub mod crowd;
 pub mod forwarder;
 pub mod frame;
 pub mod middlebox;
+pub mod old_kernel;
 pub mod site;
 pub mod tap;
 pub mod tunnel;
