@@ -5,6 +5,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rathole::config::{Loaded, Problem, Severity};
 use rathole::reload::Outcome;
@@ -15,6 +16,9 @@ use crate::reader::{Reader, Reading};
 use crate::running::Running;
 use crate::summary::summary;
 use crate::watch::{Seen, Watch, in_background};
+
+/// Pause before files are read again that could not be read for want of descriptors or the like.
+const HINDERED_PAUSE: Duration = Duration::from_secs(3);
 
 /// What is needed to read the configuration again.
 pub struct Live {
@@ -149,7 +153,7 @@ impl Live {
                 reading = self.again().await?;
             }
         }
-        let Seen { digest, stamps } = std::mem::take(&mut reading.seen);
+        let Seen { digest, stamps, .. } = std::mem::take(&mut reading.seen);
         if let Some(watch) = &mut self.watch {
             watch.look_at(stamps, self.reader.fragments()).await;
         }
@@ -161,9 +165,21 @@ impl Live {
         Some(reading)
     }
 
+    /// Reads; while that is impossible for a reason that has nothing to do with the configuration, waits.
     async fn again(&self) -> Option<Reading> {
-        let reader = self.reader.clone();
-        in_background(move || reader.again()).await
+        let mut told = false;
+        loop {
+            let reader = self.reader.clone();
+            let reading = in_background(move || reader.again()).await?;
+            let Some(why) = &reading.seen.hindered else { return Some(reading) };
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    "the configuration cannot be read now: {why}; it is tried again every {} s, and the present one stays in force",
+                    HINDERED_PAUSE.as_secs()
+                );
+            }
+            tokio::time::sleep(HINDERED_PAUSE).await;
+        }
     }
 }
 

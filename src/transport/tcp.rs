@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 
 use super::liveness;
 use crate::config::{Endpoint, Host, TcpOptions};
@@ -26,15 +27,30 @@ pub async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, endpoint.port)]),
         Host::Name(name) => name,
     };
-    let found = tokio::net::lookup_host((name.as_str(), endpoint.port)).await;
-    let addresses: Vec<_> = found
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot resolve {name}: {error}")))?
-        .collect();
+    let cannot = |error: io::Error| io::Error::new(error.kind(), format!("cannot resolve {name}: {error}"));
+    let addresses = look_up(name, endpoint.port).await.map_err(cannot)?;
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address")));
     }
     Ok(addresses)
 }
+
+/// The resolver's threads cannot be stopped: who gives up waiting leaves them behind. So for each name there are few.
+async fn look_up(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let of_name = name.bytes().fold(0, |sum: u8, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    let Some(lookups) = LOOKUPS.get(usize::from(of_name) % LOOKUPS.len()) else { return Ok(Vec::new()) };
+    // Never closed.
+    let turn = lookups.acquire().await.map_err(io::Error::other)?;
+    let name = name.to_owned();
+    let found = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        (name.as_str(), port).to_socket_addrs().map(Iterator::collect)
+    });
+    found.await.map_err(io::Error::other)?
+}
+
+/// Names share the lots that they draw: one that nobody answers for does not hold up all others.
+static LOOKUPS: [Semaphore; 16] = [const { Semaphore::const_new(8) }; 16];
 
 /// Connects to the first address that answers. Families take turns, and an address that is slow to answer does not
 /// hold up the next for long (RFC 8305 in small): a broken IPv6 costs a moment, not a timeout.

@@ -18,6 +18,7 @@ mod stamps;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use entries::Entries;
@@ -212,10 +213,19 @@ impl Watch {
 /// Does what takes its time where it makes nobody wait: there may be thousands of files, or a slow disk. None: it has
 /// failed, which is a fault of rathole.
 pub async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Some(done),
+    // A thread of its own: the runtime's may all be waiting for a name server that does not answer.
+    let (done, result) = oneshot::channel();
+    let reading = move || {
+        // Whoever waits may have lost interest.
+        let _ = done.send(work());
+    };
+    match std::thread::Builder::new().name("reader".to_owned()).spawn(reading) {
+        Ok(_) => result
+            .await
+            .inspect_err(|_| tracing::error!("files could not be read, which is a fault of rathole"))
+            .ok(),
         Err(error) => {
-            tracing::error!("files could not be read, which is a fault of rathole: {error}");
+            tracing::error!("files cannot be read: no thread for it: {error}");
             None
         }
     }

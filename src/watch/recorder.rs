@@ -19,29 +19,38 @@ pub struct Seen {
     pub digest: [u8; 32],
     /// Of each one, from before it was read.
     pub stamps: Stamps,
+    /// Why one could not be read, if that says nothing about the file: it will pass.
+    pub hindered: Option<String>,
 }
 
 /// Files that are read through this are noted.
 pub struct Recorder<'a> {
     files: &'a dyn Files,
     seen: RefCell<(Sha256, Stamps)>,
+    hindered: RefCell<Option<String>>,
 }
 
 impl<'a> Recorder<'a> {
     /// Has seen nothing yet.
     pub fn new(files: &'a dyn Files) -> Self {
-        Recorder { files, seen: RefCell::default() }
+        Recorder { files, seen: RefCell::default(), hindered: RefCell::default() }
     }
 
     /// What was read.
     pub fn seen(self) -> Seen {
         let (hash, stamps) = self.seen.into_inner();
-        Seen { digest: hash.finalize().into(), stamps }
+        Seen { digest: hash.finalize().into(), stamps, hindered: self.hindered.into_inner() }
     }
 
     /// To be called before the file is opened: a later change must show.
     fn stamp(&self, path: &Path) {
         self.seen.borrow_mut().1.add(&absolute(path));
+    }
+
+    fn fails(&self, error: &io::Error) {
+        if passes(error) {
+            self.hindered.borrow_mut().get_or_insert_with(|| error.to_string());
+        }
     }
 
     fn note<'p>(&self, parts: impl IntoIterator<Item = &'p [u8]>) {
@@ -61,7 +70,10 @@ impl Files for Recorder<'_> {
         let name = path.as_os_str().as_bytes();
         match &outcome {
             Ok(bytes) => self.note([name, b"holds", bytes]),
-            Err(error) => self.note([name, b"fails", error.kind().to_string().as_bytes()]),
+            Err(error) => {
+                self.fails(error);
+                self.note([name, b"fails", error.kind().to_string().as_bytes()]);
+            }
         }
         outcome
     }
@@ -81,10 +93,19 @@ impl Files for Recorder<'_> {
             Ok(names) => self.note(names.iter().map(|name| name.as_bytes())),
             // Empty or absent: there are no fragments.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => self.note([error.kind().to_string().as_bytes()]),
+            Err(error) => {
+                self.fails(error);
+                self.note([error.kind().to_string().as_bytes()]);
+            }
         }
         outcome
     }
+}
+
+/// Whether an error is one of the moment: no descriptors, no memory, a disk or a server that does not answer.
+fn passes(error: &io::Error) -> bool {
+    use nix::libc::{EIO, EMFILE, ENFILE, ENOMEM, ESTALE};
+    error.raw_os_error().is_some_and(|code| [EIO, EMFILE, ENFILE, ENOMEM, ESTALE].contains(&code))
 }
 
 /// As it is if there is no working directory any more.

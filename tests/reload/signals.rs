@@ -392,3 +392,30 @@ fn without_a_file_a_hangup_ends_the_process() {
     process.signal(Signal::SIGHUP);
     assert_eq!(process.wait().signal(), Some(Signal::SIGHUP as i32));
 }
+
+/// Descriptors that visitors have used up say nothing about the configuration: it is read when there are some again.
+#[test]
+fn what_cannot_be_read_for_want_of_descriptors_is_read_later() {
+    if !super::common::has("prlimit", "reload::signals::what_cannot_be_read") {
+        return;
+    }
+    let (old, new) = (net::address(), net::address());
+    let site = Site::new(&[("old", old)]);
+    let mut server = site.start_with("--no-watch");
+    net::wait_listening(old);
+    let limit = |files: &str| {
+        let mut command = std::process::Command::new("prlimit");
+        command.args([format!("--pid={}", server.process.id()), format!("--nofile={files}:")]);
+        super::common::process::run(&mut command);
+    };
+    limit("4");
+    site.write("server.toml", &site.main(&[("new", new)]));
+    server.hang_up();
+    server.process.wait_for("the configuration cannot be read now: ");
+    assert!(net::listens(old) && !net::listens(new));
+    limit("1024");
+    let line = server.reloaded();
+    assert!(line.contains("1 service added (new), 1 removed (old)"), "{line}");
+    net::wait_listening(new);
+    server.stop();
+}
