@@ -479,5 +479,6 @@ async fn what_a_sink_keeps_is_flushed_when_the_source_pauses() {
 
 #[tokio::test]
 async fn an_idle_relay_is_small() {
-    assert!(size_of::<Relay>() <= 320, "{}", size_of::<Relay>());
+    // The last pointer is its vigil's: null on kernels that keep watch themselves.
+    assert!(size_of::<Relay>() <= 328, "{}", size_of::<Relay>());
 }
