@@ -23,13 +23,11 @@ impl fmt::Display for Printable<&str> {
 /// Escapes what is written through it.
 impl<W: Write> Write for Printable<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for part in text.split_inclusive(|c| !is_printable(c)) {
-            match part.char_indices().next_back() {
-                Some((at, last)) if !is_printable(last) => {
-                    self.0.write_str(part.get(..at).unwrap_or_default())?;
-                    write!(self.0, "{}", last.escape_default())?;
-                }
-                _ => self.0.write_str(part)?,
+        for c in text.chars() {
+            if is_printable(c) {
+                self.0.write_char(c)?;
+            } else {
+                c.escape_default().try_for_each(|c| self.0.write_char(c))?;
             }
         }
         Ok(())
