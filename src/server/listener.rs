@@ -19,6 +19,9 @@ const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duratio
 /// Pause after a failed accept: descriptors or memory are short, and trying again at once would burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Visitors are reset when descriptors have been short for this long.
+const SHORTAGE: Duration = Duration::from_secs(1);
+
 /// Binds every address that an endpoint has. One that cannot be bound is an error, but one of a family that this host does
 /// not have, as long as another could be bound. With port 0 all addresses get the port that the first one gets.
 pub fn bind_all<T>(
@@ -62,12 +65,20 @@ pub struct Listeners {
     for_clients: bool,
     /// Lines about connections that cannot be accepted.
     complaints: Seldom,
+    /// Since when none could be accepted.
+    short_since: Option<Instant>,
 }
 
 impl Listeners {
     /// Of at least one listener.
     pub fn new(listeners: Vec<TcpListener>) -> Self {
-        Listeners { listeners, first: 0, for_clients: false, complaints: Seldom::default() }
+        Listeners {
+            listeners,
+            first: 0,
+            for_clients: false,
+            complaints: Seldom::default(),
+            short_since: None,
+        }
     }
 
     /// Those at which clients come.
@@ -82,6 +93,7 @@ impl Listeners {
         loop {
             let error = match std::future::poll_fn(|cx| self.poll_accept(cx)).await {
                 Ok(accepted) => {
+                    self.short_since = None;
                     door.refill();
                     return accepted;
                 }
@@ -92,7 +104,10 @@ impl Listeners {
                 continue;
             }
             let left = door.left();
-            if are_descriptors_short(&error) {
+            // A visitor waits a little: those before him, or idle channels, may give some back at once.
+            let since = *self.short_since.get_or_insert_with(Instant::now);
+            let waits = !self.for_clients && since.elapsed() < SHORTAGE;
+            if are_descriptors_short(&error) && !waits {
                 match self.accept_anyway(door).await {
                     Anyway::Idle => continue,
                     Anyway::Accepted(accepted) => return accepted,
@@ -103,7 +118,9 @@ impl Listeners {
                     Anyway::Nobody => {}
                 }
             }
-            self.complain("cannot accept connections, trying again and again", &error);
+            if !waits {
+                self.complain("cannot accept connections, trying again and again", &error);
+            }
             let _ = timeout(ACCEPT_PAUSE, left).await;
         }
     }
