@@ -6,7 +6,6 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::pin::pin;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -31,15 +30,21 @@ pub(crate) fn pair() -> (TcpStream, UnixStream) {
     (TcpStream::from_std(ours).unwrap(), theirs)
 }
 
-/// What becomes of a future while the peer says all of this, piece by piece, and then ends. What the peer is told is
-/// thrown away; and whoever does not listen any more is not waited for.
+/// What becomes of a future while the peer says all of this, piece by piece, and then ends. What the peer is told it
+/// throws away, at any time; and whoever does not listen any more is not waited for.
 pub(crate) async fn fed<T>(what: impl Future<Output = T>, peer: &mut UnixStream, pieces: &[&[u8]]) -> T {
-    let mut what = pin!(what);
+    let talk = async {
+        feed(peer, pieces).await;
+        loop {
+            drain(peer);
+            tokio::task::yield_now().await;
+        }
+    };
     tokio::select! {
-        done = &mut what => return done,
-        () = feed(peer, pieces) => {}
+        biased;
+        done = what => done,
+        () = talk => unreachable!("it goes on for ever"),
     }
-    what.await
 }
 
 async fn feed(peer: &mut UnixStream, pieces: &[&[u8]]) {
@@ -52,9 +57,13 @@ async fn feed(peer: &mut UnixStream, pieces: &[&[u8]]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }
-            while matches!(peer.read(&mut [0; 1024]), Ok(1..)) {}
+            drain(peer);
             tokio::task::yield_now().await;
         }
     }
     let _ = peer.shutdown(Shutdown::Write);
+}
+
+fn drain(peer: &mut UnixStream) {
+    while matches!(peer.read(&mut [0; 1024]), Ok(1..)) {}
 }

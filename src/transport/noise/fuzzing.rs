@@ -189,7 +189,7 @@ fn read_records(
         let mut stream = if trusted { stream } else { stream.distrust() };
         let read = async {
             let (mut got, mut buffer) = (Vec::new(), vec![0; buffer]);
-            loop {
+            let read = loop {
                 match stream.read(&mut buffer).await {
                     Ok(0) => break (got, None),
                     Ok(n) => got.extend_from_slice(&buffer[..n]),
@@ -198,12 +198,12 @@ fn read_records(
                         break (got, Some(fault));
                     }
                 }
-            }
+            };
+            // Writing never panics either, whatever the peer did.
+            let _ = stream.write_all(b"answer").await;
+            let _ = stream.shutdown().await;
+            read
         };
-        let read = fed(read, &mut peer, said).await;
-        // Writing never panics either, whatever the peer did.
-        let _ = stream.write_all(b"answer").await;
-        let _ = stream.shutdown().await;
-        read
+        fed(read, &mut peer, said).await
     })
 }

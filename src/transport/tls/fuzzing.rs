@@ -65,18 +65,18 @@ pub(crate) fn handshake(bytes: &[u8]) {
 /// Keys as TLS 1.3 changes them, but by number. The two ends differ in the direction only.
 struct Numbered {
     suite: Suite,
-    receive: u8,
-    send: u8,
+    receive: u32,
+    send: u32,
 }
 
 impl KeyUpdates for Numbered {
     fn next_receive(&mut self) -> io::Result<(u64, Secrets)> {
-        self.receive = self.receive.wrapping_add(1);
+        self.receive += 1;
         Ok((0, self.suite.secrets(self.receive)))
     }
 
     fn next_send(&mut self) -> io::Result<(u64, Secrets)> {
-        self.send = self.send.wrapping_add(1);
+        self.send += 1;
         Ok((0, self.suite.secrets(self.send)))
     }
 }
@@ -88,14 +88,20 @@ struct Suite {
 }
 
 impl Suite {
-    fn secrets(self, number: u8) -> Secrets {
-        let (key, iv) = (AeadKey::from([number; 32]), Iv::copy(&[number; 12]));
+    fn secrets(self, number: u32) -> Secrets {
+        let (key, iv) = (AeadKey::from(repeated::<32>(number)), Iv::copy(&repeated::<12>(number)));
         if self.gcm { Secrets::Aes256Gcm { key, iv } } else { Secrets::Chacha20Poly1305 { key, iv } }
     }
 
-    fn keys(self, number: u8) -> Keys {
+    fn keys(self, number: u32) -> Keys {
         Keys::new(self.tls13, (0, self.secrets(number))).unwrap()
     }
+}
+
+/// Another one for each number: a key that came again would open what was sealed long before.
+fn repeated<const N: usize>(number: u32) -> [u8; N] {
+    let bytes = number.to_be_bytes();
+    std::array::from_fn(|n| bytes[n % bytes.len()])
 }
 
 /// Records by a peer who has the keys and may do anything with them, and bytes by one who has not. What is read is
@@ -202,14 +208,14 @@ impl Sent {
 /// Who seals: in TLS 1.3 by other code than the one that is tested.
 struct Peer {
     suite: Suite,
-    number: u8,
+    number: u32,
     sequence: u64,
     keys: Keys,
 }
 
 impl Peer {
     fn change_key(&mut self) {
-        self.number = self.number.wrapping_add(1);
+        self.number += 1;
         self.sequence = 0;
         self.keys = self.suite.keys(self.number);
     }
@@ -231,11 +237,11 @@ impl Peer {
         let mut inner = [plain, &[kind], &vec![0; padding]].concat();
         let length = inner.len() + 16;
         let header = [23, 3, 3, (length >> 8) as u8, length as u8];
-        let mut nonce = [self.number; 12];
+        let mut nonce: [u8; 12] = repeated(self.number);
         nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()).for_each(|(to, from)| *to ^= from);
         self.sequence += 1;
         let algorithm: &'static Algorithm = if self.suite.gcm { &AES_256_GCM } else { &CHACHA20_POLY1305 };
-        let key = LessSafeKey::new(UnboundKey::new(algorithm, &[self.number; 32]).unwrap());
+        let key = LessSafeKey::new(UnboundKey::new(algorithm, &repeated::<32>(self.number)).unwrap());
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut inner).unwrap();
         [&header[..], &inner, tag.as_ref()].concat()
@@ -251,10 +257,10 @@ fn read(
 ) -> (Vec<u8>, Option<io::Error>) {
     block_on(async {
         let (tcp, mut peer) = pair();
-        let updates = Numbered { suite, receive: 1, send: 101 };
+        let updates = Numbered { suite, receive: 1, send: 1_000_001 };
         let established = Established {
             receive: suite.keys(1),
-            send: suite.keys(101),
+            send: suite.keys(1_000_001),
             updates: suite.tls13.then(|| Box::new(updates) as Box<dyn KeyUpdates>),
             sealed: early.to_vec(),
             is_client,
@@ -265,7 +271,7 @@ fn read(
         }
         let read = async {
             let (mut got, mut buffer) = (Vec::new(), vec![0; buffer]);
-            loop {
+            let read = loop {
                 match stream.read(&mut buffer).await {
                     Ok(0) => {
                         assert!(matches!(stream.read(&mut buffer).await, Ok(0)), "more after the end");
@@ -277,12 +283,12 @@ fn read(
                         break (got, Some(fault));
                     }
                 }
-            }
+            };
+            // Writing never panics either, whatever the peer did.
+            let _ = stream.write_all(b"answer").await;
+            let _ = stream.shutdown().await;
+            read
         };
-        let read = fed(read, &mut peer, later).await;
-        // Writing never panics either, whatever the peer did.
-        let _ = stream.write_all(b"answer").await;
-        let _ = stream.shutdown().await;
-        read
+        fed(read, &mut peer, later).await
     })
 }

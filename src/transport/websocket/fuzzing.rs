@@ -256,7 +256,7 @@ fn read(
         let mut stream = Stream::new(Carrier::Plain(tcp), role, half_close, early);
         let read = async {
             let (mut got, mut buffer) = (Vec::new(), vec![0; room]);
-            loop {
+            let read = loop {
                 match stream.read(&mut buffer).await {
                     Ok(0) => break (got, None),
                     Ok(n) => got.extend_from_slice(&buffer[..n]),
@@ -265,12 +265,12 @@ fn read(
                         break (got, Some(fault));
                     }
                 }
-            }
+            };
+            // Writing never panics either, whatever the peer did.
+            let _ = stream.write_all(b"answer").await;
+            let _ = stream.shutdown().await;
+            read
         };
-        let read = fed(read, &mut peer, later).await;
-        // Writing never panics either, whatever the peer did.
-        let _ = stream.write_all(b"answer").await;
-        let _ = stream.shutdown().await;
-        read
+        fed(read, &mut peer, later).await
     })
 }
