@@ -124,7 +124,7 @@ impl Keeper {
         self.current.as_ref().is_some_and(|current| {
             !Latest::<Wanted>::CHANGES
                 || (current.token == self.now.service.token
-                    && !diff::other_way(&current.settings.config, &self.now.settings.config))
+                    && !must_connect_anew(&current.settings, &self.now.settings))
         })
     }
 
@@ -135,7 +135,7 @@ impl Keeper {
         let Wanted { settings, service } = &self.now;
         let other_pace = before.service.retry_interval != service.retry_interval;
         let other_token = before.service.token != service.token;
-        let other_way = diff::other_way(&before.settings.config, &settings.config);
+        let connects_anew = must_connect_anew(&before.settings, settings);
         let until = Instant::now() + settings.config.token_grace;
         if other_token {
             // What the server knew last; of tokens that it never took none is of use.
@@ -148,7 +148,7 @@ impl Keeper {
         if let Some(earlier) = &mut self.earlier {
             earlier.until = earlier.until.min(until);
         }
-        if other_token || other_way {
+        if other_token || connects_anew {
             (self.told, self.asked) = (false, false);
         } else if !other_pace {
             return false;
@@ -267,6 +267,11 @@ impl Keeper {
             tracing::warn!(service = %name, %server, reason = %end, "no control channel: the earlier one has ended");
         }
     }
+}
+
+/// Whether a control channel that was made by the one is none that the other would make.
+fn must_connect_anew(old: &Settings, new: &Settings) -> bool {
+    diff::other_way(&old.config, &new.config) || diff::revokes(&old.config, &new.config)
 }
 
 async fn connect(wanted: &Wanted, token: &Secret) -> Result<Session, End> {

@@ -121,11 +121,14 @@ pub fn client(old: &Client, new: &Client) -> Changes {
     changes
 }
 
-/// Whether a client reaches another server, or the same by another way: then it must connect anew.
-pub fn other_way(old: &Client, new: &Client) -> bool {
-    // What was trusted before may not be trusted any more.
-    let revokes = new.token_grace.is_zero() && !old.token_grace.is_zero();
-    old.remote_addr != new.remote_addr || old.transport != new.transport || old.proxy != new.proxy || revokes
+/// Whether one reaches another server than the other, or the same by another way.
+pub fn other_way(one: &Client, other: &Client) -> bool {
+    one.remote_addr != other.remote_addr || one.transport != other.transport || one.proxy != other.proxy
+}
+
+/// Whether what was trusted before is not to be trusted any more, from now on.
+pub fn revokes(old: &Client, new: &Client) -> bool {
+    new.token_grace.is_zero() && !old.token_grace.is_zero()
 }
 
 /// The key for which connections that are begun under one cannot go on under the other, if there is one. Certificates
