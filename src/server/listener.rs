@@ -65,7 +65,7 @@ pub struct Listeners {
     for_clients: bool,
     /// Lines about connections that cannot be accepted.
     complaints: Seldom,
-    /// Since when none could be accepted.
+    /// Since when no visitor could be accepted for want of descriptors.
     short_since: Option<Instant>,
 }
 
@@ -86,9 +86,9 @@ impl Listeners {
         Listeners { for_clients: true, ..Self::new(listeners) }
     }
 
-    /// The next connection. When descriptors are short, the oldest stranger is dropped for it; if there is none, a
-    /// client gets one of the reserve, and who else comes is reset instead of left in silence. Any other failure is
-    /// waited out. Cancel safe.
+    /// The next connection. When descriptors are short, and for a visitor stay so for a second, the oldest stranger is
+    /// dropped for it; if there is none, a client gets one of the reserve, and who else comes is reset instead of left in
+    /// silence. Any other failure is waited out. Cancel safe.
     pub async fn accept(&mut self, door: &Door) -> Accepted {
         loop {
             let error = match std::future::poll_fn(|cx| self.poll_accept(cx)).await {
@@ -104,12 +104,22 @@ impl Listeners {
                 continue;
             }
             let left = door.left();
+            let short = are_descriptors_short(&error);
             // A visitor waits a little: those before him, or idle channels, may give some back at once.
-            let since = *self.short_since.get_or_insert_with(Instant::now);
-            let waits = !self.for_clients && since.elapsed() < SHORTAGE;
-            if are_descriptors_short(&error) && !waits {
+            if short && !self.for_clients {
+                let since = *self.short_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < SHORTAGE {
+                    let _ = timeout(ACCEPT_PAUSE, left).await;
+                    continue;
+                }
+            }
+            if short {
                 match self.accept_anyway(door).await {
-                    Anyway::Idle => continue,
+                    // Nobody was there to be kept waiting.
+                    Anyway::Idle => {
+                        self.short_since = None;
+                        continue;
+                    }
                     Anyway::Accepted(accepted) => return accepted,
                     Anyway::Refused => {
                         self.complain("cannot accept connections: they are reset", &error);
@@ -118,9 +128,7 @@ impl Listeners {
                     Anyway::Nobody => {}
                 }
             }
-            if !waits {
-                self.complain("cannot accept connections, trying again and again", &error);
-            }
+            self.complain("cannot accept connections, trying again and again", &error);
             let _ = timeout(ACCEPT_PAUSE, left).await;
         }
     }
