@@ -24,7 +24,7 @@ mod tests;
 mod wire;
 
 pub(crate) use input::{Input, pieces};
-pub(crate) use sockets::{block_on, fed, pair};
+pub(crate) use sockets::{block_on, fed, pair, read_all};
 
 use crate::relay::fuzzing as relay;
 #[cfg(feature = "noise")]

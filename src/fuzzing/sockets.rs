@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
@@ -45,6 +46,28 @@ pub(crate) async fn fed<T>(what: impl Future<Output = T>, peer: &mut UnixStream,
         done = what => done,
         () = talk => unreachable!("it goes on for ever"),
     }
+}
+
+/// All that a stream gives, and the fault that it ends with, if it does; behind a fault there is nothing.
+pub(crate) async fn read_all(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    room: usize,
+) -> (Vec<u8>, Option<io::Error>) {
+    let (mut got, mut buffer) = (Vec::new(), vec![0; room]);
+    let read = loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => break (got, None),
+            Ok(n) => got.extend_from_slice(&buffer[..n]),
+            Err(fault) => {
+                assert!(!matches!(stream.read(&mut buffer).await, Ok(1..)), "bytes after a fault");
+                break (got, Some(fault));
+            }
+        }
+    };
+    // Writing never panics either, whatever the peer did.
+    let _ = stream.write_all(b"answer").await;
+    let _ = stream.shutdown().await;
+    read
 }
 
 async fn feed(peer: &mut UnixStream, pieces: &[&[u8]]) {

@@ -4,12 +4,12 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use super::session::{Cipher, Session};
 use super::{Acceptor, Connector, Role, Stream};
 use crate::config::{Noise, Secret};
-use crate::fuzzing::{Input, block_on, fed, pair, pieces};
+use crate::fuzzing::{Input, block_on, fed, pair, pieces, read_all};
 use crate::transport::noise::public_key;
 
 /// The keys of the golden vectors, so that recorded handshakes lead on.
@@ -187,23 +187,6 @@ fn read_records(
         let (tcp, mut peer) = pair();
         let stream = Stream::resume(tcp, Session::new(cipher, [2; 32], [1; 32]));
         let mut stream = if trusted { stream } else { stream.distrust() };
-        let read = async {
-            let (mut got, mut buffer) = (Vec::new(), vec![0; buffer]);
-            let read = loop {
-                match stream.read(&mut buffer).await {
-                    Ok(0) => break (got, None),
-                    Ok(n) => got.extend_from_slice(&buffer[..n]),
-                    Err(fault) => {
-                        assert!(!matches!(stream.read(&mut buffer).await, Ok(1..)), "bytes after a fault");
-                        break (got, Some(fault));
-                    }
-                }
-            };
-            // Writing never panics either, whatever the peer did.
-            let _ = stream.write_all(b"answer").await;
-            let _ = stream.shutdown().await;
-            read
-        };
-        fed(read, &mut peer, said).await
+        fed(read_all(&mut stream, buffer), &mut peer, said).await
     })
 }

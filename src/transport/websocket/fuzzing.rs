@@ -4,13 +4,13 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use super::carrier::Carrier;
 use super::frame::{Decoder, End, Kind, MAX_HEADER, Violation, header};
 use super::stream::Role;
 use super::{Acceptor, Stream, mask, upgrade};
-use crate::fuzzing::{Input, block_on, fed, pair, pieces};
+use crate::fuzzing::{Input, block_on, fed, pair, pieces, read_all};
 
 /// A head is judged the same however it comes in pieces, and the bytes behind it are frames; what our server answers to
 /// a request it accepts, our client accepts; a refusal is one line and an HTTP answer.
@@ -254,23 +254,6 @@ fn read(
         let (tcp, mut peer) = pair();
         let role = if from_client { Role::Server } else { Role::Client };
         let mut stream = Stream::new(Carrier::Plain(tcp), role, half_close, early);
-        let read = async {
-            let (mut got, mut buffer) = (Vec::new(), vec![0; room]);
-            let read = loop {
-                match stream.read(&mut buffer).await {
-                    Ok(0) => break (got, None),
-                    Ok(n) => got.extend_from_slice(&buffer[..n]),
-                    Err(fault) => {
-                        assert!(!matches!(stream.read(&mut buffer).await, Ok(1..)), "bytes after a fault");
-                        break (got, Some(fault));
-                    }
-                }
-            };
-            // Writing never panics either, whatever the peer did.
-            let _ = stream.write_all(b"answer").await;
-            let _ = stream.shutdown().await;
-            read
-        };
-        fed(read, &mut peer, later).await
+        fed(read_all(&mut stream, room), &mut peer, later).await
     })
 }
