@@ -13,6 +13,7 @@ use super::control::Demand;
 use super::refusals::{INTERVAL, Line, Refusal};
 use super::registry::{Event, SessionId, Sockets};
 use super::service::tell;
+use super::until;
 use crate::backoff::Backoff;
 use crate::config::ServerService;
 use crate::counters::Counters;
@@ -253,12 +254,5 @@ async fn start(mut channel: Stream) -> Option<Stream> {
     match started.await {
         Ok(Ok(())) => Some(channel),
         _ => None,
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

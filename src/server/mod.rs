@@ -231,3 +231,11 @@ impl Server {
         door.tell_rest();
     }
 }
+
+/// Completes then; without a time, never.
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

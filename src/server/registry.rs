@@ -63,7 +63,7 @@ pub struct Service {
     /// Its configuration.
     pub config: Arc<ServerService>,
     /// What authenticates its client.
-    pub tokens: Tokens,
+    pub tokens: Arc<Tokens>,
     /// Its task.
     pub events: mpsc::Sender<Event>,
     /// What lives as long as the service does.
@@ -196,7 +196,7 @@ impl Registry {
         let mut inner = self.lock();
         let Inner { services, current, sessions, .. } = &mut *inner;
         let Some(service) = services.get_mut(&digest) else { return Vec::new() };
-        service.tokens.set(&config.token, grace, now);
+        Arc::make_mut(&mut service.tokens).set(&config.token, grace, now);
         service.config = config.clone();
         if let Some(session) = current.get(&digest).and_then(|key| sessions.get_mut(key)) {
             session.service.config = config;
@@ -210,7 +210,7 @@ impl Registry {
         let mut ended = Vec::new();
         for (digest, service) in &mut inner.services {
             if service.tokens.next_end().is_some_and(|end| end <= now) {
-                service.tokens.expire(now);
+                Arc::make_mut(&mut service.tokens).expire(now);
                 ended.push((*digest, service.config.name.clone()));
             }
         }

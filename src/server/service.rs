@@ -19,6 +19,7 @@ use super::pool::{self, Pool, Settings, Why};
 use super::refusals::{Line, Refusal, Refusals};
 use super::registry::{Event, SessionId, Sockets};
 use super::seats::Seats;
+use super::until;
 use super::visitor::{self, Visitor};
 use crate::config::{self, ServerService, TcpOptions};
 use crate::counters::Counters;
@@ -107,7 +108,7 @@ impl TcpService {
                 biased;
                 () = scope.draining() => break,
                 // Before what others bring: however much that is, deadlines are met.
-                () = sleep_until(deadline) => running.on_time(),
+                () = until(deadline.map(Into::into)) => running.on_time(),
                 id = poll_fn(|cx| running.idle.poll_dead(cx)) => running.on_dead(id),
                 Some(event) = events.recv() => match event {
                     Event::Listen(Sockets::Tcp(others), closed) => {
@@ -321,12 +322,5 @@ pub fn tell(service: &str, Line { refusal, count }: &Line) {
         Refusal::Flows => {
             tracing::warn!(service = %service, count, reason, "visitors pushed out by newer ones");
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -11,13 +11,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::registry::{Event, Service, Sockets};
 use super::service::{Rules, TcpService};
 use super::tokens::Tokens;
-use super::{Settings, Shared, datagrams};
+use super::{Settings, Shared, datagrams, until};
 use crate::config::diff;
 use crate::config::{self, Endpoint, ServerService};
 use crate::reload::Outcome;
@@ -89,7 +88,7 @@ impl Services {
                     }
                 }
                 Some(bound) = self.bound.1.recv() => self.bound_at_last(bound).await,
-                () = until(expiry) => {
+                () = until(expiry.map(Into::into)) => {
                     for (service, peer) in self.shared.registry.expire(std::time::Instant::now()) {
                         tell_revoked(&service, peer);
                     }
@@ -170,7 +169,7 @@ impl Services {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let own = self.scope.child();
         let shared = &self.shared;
-        let tokens = Tokens::new(config.token.clone());
+        let tokens = Arc::new(Tokens::new(config.token.clone()));
         let service = Service { config: config.clone(), tokens, events: sender.clone(), scope: own.clone() };
         shared.registry.add(service);
         let closed = CancellationToken::new();
@@ -214,11 +213,4 @@ fn rules_differ(old: &config::Server, new: &config::Server) -> bool {
 
 fn tell_revoked(service: &str, peer: SocketAddr) {
     tracing::warn!(%service, %peer, "control channel closed: its client knows only a token that is good no more");
-}
-
-async fn until(at: Option<std::time::Instant>) {
-    match at {
-        Some(at) => sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
 }
