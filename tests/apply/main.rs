@@ -11,6 +11,7 @@ mod client_side;
 mod limits;
 mod log;
 mod peer;
+mod queue;
 mod random;
 mod services;
 mod storm;
