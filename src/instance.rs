@@ -137,6 +137,17 @@ impl Plan {
         grace
     }
 
+    /// Its roles, each with the number of its services.
+    #[cfg(feature = "hot-reload")]
+    pub fn services(&self) -> Vec<(&'static str, usize)> {
+        let mut services = Vec::new();
+        #[cfg(feature = "server")]
+        services.extend(self.server.iter().map(|(server, _)| ("server", server.services.len())));
+        #[cfg(feature = "client")]
+        services.extend(self.client.iter().map(|(client, _)| ("client", client.services.len())));
+        services
+    }
+
     /// Runs the roles until a signal. `again`: how to reload; without it SIGHUP ends the process as it does any other.
     /// `announce` is called when all listeners are bound; `place` says where a key that made the start fail was set.
     pub fn run(
@@ -242,7 +253,7 @@ impl Plan {
         counters: &[Arc<Counters>; 2],
     ) -> Result<(Running, Addresses), Fault> {
         #[cfg_attr(not(feature = "hot-reload"), allow(unused_mut))]
-        let mut running = Running::new(self.grace());
+        let mut running = Running::new(&self);
         #[cfg_attr(not(feature = "server"), allow(unused_mut))]
         let mut addresses = Addresses::default();
         let [_at_server, _at_client] = counters;
@@ -258,7 +269,8 @@ impl Plan {
             addresses.services = bound.collect();
             #[cfg(feature = "hot-reload")]
             {
-                running.server = Some(server.handle());
+                let handle = server.handle();
+                (running.unbound, running.server) = (Some(handle.unbound()), Some(handle));
             }
             scope.spawn(server.run(scope.clone()));
         }

@@ -32,6 +32,11 @@ mod live {
             self.0.borrow_and_update().clone()
         }
 
+        /// Looks at the value now, without a copy; [`Latest::changed`] waits for one after it.
+        pub fn look<R>(&mut self, look: impl FnOnce(&T) -> R) -> R {
+            look(&self.0.borrow_and_update())
+        }
+
         /// Waits for another value than the one last taken; false: there will be none, its source is gone. Cancel safe.
         pub async fn changed(&mut self) -> bool {
             self.0.changed().await.is_ok()
@@ -53,6 +58,11 @@ mod live {
         /// Replaces the value.
         pub fn set(&self, value: T) {
             self.0.send_replace(value);
+        }
+
+        /// Changes the value where it is.
+        pub fn change(&self, change: impl FnOnce(&mut T)) {
+            self.0.send_modify(change);
         }
     }
 
@@ -129,6 +139,11 @@ mod fixed {
             self.0.clone()
         }
 
+        /// Looks at the value.
+        pub fn look<R>(&mut self, look: impl FnOnce(&T) -> R) -> R {
+            look(&self.0)
+        }
+
         /// Never.
         pub fn changed(&mut self) -> impl Future<Output = bool> + use<T> {
             pending()
@@ -148,6 +163,9 @@ mod fixed {
 
         /// Does nothing.
         pub fn set(&self, _value: T) {}
+
+        /// Does nothing.
+        pub fn change(&self, _change: impl FnOnce(&mut T)) {}
     }
 
     /// Where orders would come in.

@@ -29,6 +29,8 @@ pub struct Live {
     watch: Option<Watch>,
     /// What [`Live::early`] was asked for and has not done.
     asked: Option<Cause>,
+    /// Errors for which it was refused last.
+    errors: usize,
 }
 
 /// What happens before everything is up.
@@ -58,7 +60,7 @@ impl Live {
         } else {
             None
         };
-        Live { reader, digest: seen.digest, watch, asked: None }
+        Live { reader, digest: seen.digest, watch, asked: None, errors: 0 }
     }
 
     /// While the roles are started: that may last, if a name does not resolve; then only another configuration helps. May
@@ -76,6 +78,7 @@ impl Live {
                 name = signals.stop() => return Early::Stop(name),
             };
             self.asked = None;
+            self.errors = 0;
             match read.map(|reading| reading.found) {
                 Some(Ok(_)) if self.digest == before => tracing::info!("reloaded: {}", summary(&[])),
                 Some(Ok(found)) => {
@@ -83,7 +86,7 @@ impl Live {
                     tracing::info!("reloaded before everything was up: beginning anew");
                     return Early::Other(Box::new(found));
                 }
-                Some(Err(problems)) => refuse(&problems),
+                Some(Err(problems)) => self.errors = refuse(&problems),
                 None => {}
             }
         }
@@ -92,12 +95,22 @@ impl Live {
     /// Reloads whenever it is asked for, until a stop signal, whose name is returned.
     pub async fn run(mut self, signals: &mut Signals, running: &mut Running) -> &'static str {
         let mut next = self.asked.take();
+        let mut told = running.status.to_string();
+        running.status.on_refusal(self.errors);
         loop {
+            let status = running.status.to_string();
+            if status != told {
+                tracing::info!("status: {status}");
+                told = status;
+            }
             let cause = match next.take() {
                 Some(cause) => cause,
-                None => match self.cause(signals).await {
-                    Ok(cause) => cause,
-                    Err(name) => return name,
+                None => tokio::select! {
+                    cause = self.cause(signals) => match cause {
+                        Ok(cause) => cause,
+                        Err(name) => return name,
+                    },
+                    () = running.news() => continue,
                 },
             };
             let mut reload = pin!(self.reload(running, cause));
@@ -138,7 +151,7 @@ impl Live {
                 loaded.report.problems().iter().for_each(tell);
                 tell_outcomes(&loaded, &running.reload(plan).await);
             }
-            Err(problems) => refuse(&problems),
+            Err(problems) => running.status.on_refusal(refuse(&problems)),
         }
     }
 
@@ -190,11 +203,13 @@ fn tell(problem: &Problem) {
     }
 }
 
-fn refuse(problems: &[Problem]) {
+/// Says why nothing is changed; how many errors there are.
+fn refuse(problems: &[Problem]) -> usize {
     problems.iter().for_each(tell);
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let plural = if errors == 1 { "" } else { "s" };
     tracing::error!("reload refused: {errors} error{plural}; the old configuration stays in force");
+    errors
 }
 
 fn tell_outcomes(loaded: &Loaded, outcomes: &[(&'static str, Outcome)]) {

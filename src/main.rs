@@ -26,6 +26,8 @@ mod process;
 mod lean;
 mod reader;
 mod running;
+#[cfg(feature = "hot-reload")]
+mod status;
 mod stopping;
 #[cfg(feature = "hot-reload")]
 mod summary;

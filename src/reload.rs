@@ -1,6 +1,10 @@
 //! What came of a reload, for the log and the status: values only.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Services whose address could not be bound, and why; they are tried again and again.
+pub type Unbound = BTreeMap<Arc<str>, Arc<str>>;
 
 /// What a role did with a new configuration. Everything is done that can be done without an end to anything that is
 /// established; the rest is named here.

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use crate::instance::Plan;
+#[cfg(feature = "hot-reload")]
+use crate::status::Status;
+
 /// What reaches the roles while they run.
 pub struct Running {
     /// The server, if it runs.
@@ -12,29 +16,37 @@ pub struct Running {
     pub client: Option<rathole::client::Handle>,
     /// How long relays may go on after a stop signal.
     pub grace: Duration,
+    /// How all of it is.
+    #[cfg(feature = "hot-reload")]
+    pub status: Status,
+    /// The server's services that lack their address; None: it does not run.
+    #[cfg(feature = "hot-reload")]
+    pub unbound: Option<rathole::latest::Latest<rathole::reload::Unbound>>,
 }
 
 impl Running {
-    /// Nothing yet.
-    pub fn new(grace: Duration) -> Running {
+    /// Nothing yet of what is planned.
+    pub fn new(plan: &Plan) -> Running {
         Running {
             #[cfg(all(feature = "server", feature = "hot-reload"))]
             server: None,
             #[cfg(all(feature = "client", feature = "hot-reload"))]
             client: None,
-            grace,
+            grace: plan.grace(),
+            #[cfg(feature = "hot-reload")]
+            status: Status::new(plan.services()),
+            #[cfg(feature = "hot-reload")]
+            unbound: None,
         }
     }
 
     /// Hands a new configuration to the roles. What they did, by role; a role that should start or end is left as it is,
     /// for that needs a restart.
     #[cfg(feature = "hot-reload")]
-    pub async fn reload(
-        &mut self,
-        plan: crate::instance::Plan,
-    ) -> Vec<(&'static str, rathole::reload::Outcome)> {
+    pub async fn reload(&mut self, plan: Plan) -> Vec<(&'static str, rathole::reload::Outcome)> {
         let grace = plan.grace();
-        let crate::instance::Plan { server: _server, client: _client } = plan;
+        let services = plan.services();
+        let Plan { server: _server, client: _client } = plan;
         let mut outcomes = Vec::new();
         let mut needs_restart = Vec::new();
         #[cfg(feature = "server")]
@@ -60,6 +72,26 @@ impl Running {
             (half, rathole::reload::Outcome { needs_restart, ..Default::default() })
         };
         outcomes.extend(needs_restart.into_iter().map(restart));
+        self.status.on_reload(&services, &outcomes);
+        self.look_at_addresses();
         outcomes
+    }
+
+    /// Completes when the status has changed by itself: an address could be bound after all. Cancel safe.
+    #[cfg(feature = "hot-reload")]
+    pub async fn news(&mut self) {
+        if let Some(unbound) = &mut self.unbound {
+            if unbound.changed().await {
+                return self.look_at_addresses();
+            }
+        }
+        std::future::pending().await
+    }
+
+    #[cfg(feature = "hot-reload")]
+    fn look_at_addresses(&mut self) {
+        if let Some(unbound) = &mut self.unbound {
+            unbound.look(|unbound| self.status.on_unbound(unbound));
+        }
     }
 }

@@ -7,6 +7,7 @@ mod config_support;
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use config_support::{Load, Memory, client, of, server, text};
@@ -290,5 +291,39 @@ fn ten_thousand_services_are_read_within_seconds() {
         println!("{took:?}");
         assert_eq!(found.config.server.unwrap().services.len(), 10_001);
         assert!(took.as_secs() < 20, "{took:?}");
+    }
+}
+
+/// Nobody writes to it: the start would wait for ever, without a word.
+#[test]
+fn a_fragment_that_is_a_pipe_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join("a.toml");
+    std::fs::write(&main, server("", "")).unwrap();
+    std::fs::create_dir(directory.path().join("a.toml.d")).unwrap();
+    let pipe = directory.path().join("a.toml.d/pipe.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for files in [&SystemFiles as &(dyn Files + Sync), &NoFiles::but(&main, &[])] {
+        let (done, result) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let request =
+                    Request { main: &main, overlays: &[], role: RoleChoice::Auto, files, static_only: false };
+                done.send(load(&request).map(drop)).unwrap();
+            });
+            let report = result.recv_timeout(std::time::Duration::from_secs(10));
+            let ended = report.is_ok();
+            // Its end, if it is read.
+            let mut writer = std::fs::File::options();
+            drop(writer.write(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(&pipe));
+            assert!(ended, "it is read, and never ends");
+            assert!(
+                report
+                    .unwrap()
+                    .unwrap_err()
+                    .to_string()
+                    .contains("pipe.toml: error: cannot read this file: it is no regular file")
+            );
+        });
     }
 }

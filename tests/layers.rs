@@ -14,8 +14,8 @@ const LAYERS: [(&str, &[&str]); 5] = [
     (
         "process",
         &[
-            "main", "lib", "process", "instance", "live", "log", "reader", "running", "stopping", "summary",
-            "watch", "adhoc", "demo", "cli",
+            "main", "lib", "process", "instance", "live", "log", "reader", "running", "status", "stopping",
+            "summary", "watch", "adhoc", "demo", "cli",
         ],
     ),
 ];

@@ -10,14 +10,14 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::certs::{Certs, KeyKind, can_be_made};
+use common::values::{client_config, led_to, offered, server_config};
 use rathole::client::Client;
-use rathole::config::{self, ClientTransport, Endpoint, Host, Noise, ServerTransport, TlsClient, TlsServer};
+use rathole::config::{self, ClientTransport, Noise, ServerTransport, TlsClient, TlsServer};
 use rathole::server::Server;
 use rathole::tasks::Scope;
 use rathole::transport::noise::Keypair;
@@ -42,30 +42,16 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(300)
 }
 
-fn remote(port: u16) -> Endpoint {
-    Endpoint { host: Host::Ip(Ipv4Addr::LOCALHOST.into()), port }
+fn localhost(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 fn client(transport: ClientTransport) -> Connector {
-    client_of(transport, remote(1))
+    client_of(transport, localhost(1))
 }
 
-fn client_of(transport: ClientTransport, remote_addr: Endpoint) -> Connector {
-    Connector::new(&client_config(transport, remote_addr)).unwrap()
-}
-
-fn client_config(transport: ClientTransport, remote_addr: Endpoint) -> config::Client {
-    config::Client {
-        remote_addr,
-        transport,
-        tcp: config::TcpOptions::default(),
-        proxy: None,
-        heartbeat_timeout: None,
-        handshake_timeout: Duration::from_secs(5),
-        shutdown_grace: Duration::ZERO,
-        token_grace: config::DEFAULT_TOKEN_GRACE,
-        services: BTreeMap::new(),
-    }
+fn client_of(transport: ClientTransport, server: SocketAddr) -> Connector {
+    Connector::new(&config::Client { transport, ..client_config(server, []) }).unwrap()
 }
 
 fn keys(pattern: &str, own: &Keypair, peer: Option<&Keypair>) -> Noise {
@@ -236,10 +222,14 @@ async fn what_checked_less_before_is_not_used_again() {
     assert!(reaches(&noise_client("XX", &stranger, Some(&own)), &server).await);
     // Another server than before: its key is not this one's.
     let mut client = noise_client("NK", &own, Some(&new));
-    client.succeed(&client_of(ClientTransport::Noise(keys("NK", &own, Some(&old))), remote(2)), true, soon());
+    client.succeed(
+        &client_of(ClientTransport::Noise(keys("NK", &own, Some(&old))), localhost(2)),
+        true,
+        soon(),
+    );
     assert!(!reaches(&client, &noise_server("NK", &old, None)).await);
     // Another transport.
-    let plain = client_of(ClientTransport::Tcp, remote(1));
+    let plain = client_of(ClientTransport::Tcp, localhost(1));
     let client = after(noise_client("NK", &own, Some(&new)), &plain);
     assert!(!reaches(&client, &Acceptor::Tcp).await);
 }
@@ -349,30 +339,9 @@ async fn random_rotations_never_lose_a_client() {
 
 /// A server with one service, `echo`, at these ports.
 async fn serve(transport: ServerTransport, control: u16, visitors: u16) -> (Scope, SocketAddr, SocketAddr) {
-    let name: Arc<str> = "echo".into();
-    let service = config::ServerService {
-        name: name.clone(),
-        bind_addr: remote(visitors),
-        token: config::Secret::new("a sufficiently long token"),
-        nodelay: true,
-        kind: config::ServerKind::Tcp { proxy_protocol: None },
-        limits: config::Limits::DEFAULT,
-        access: config::Access::default(),
-    };
     let acceptor = Acceptor::new(&transport).unwrap();
-    let config = config::Server {
-        bind_addr: remote(control),
-        transport,
-        tcp: config::TcpOptions::default(),
-        heartbeat_interval: None,
-        handshake_timeout: Duration::from_secs(5),
-        shutdown_grace: Duration::ZERO,
-        visitor_timeout: Duration::from_secs(20),
-        on_duplicate: config::OnDuplicate::Replace,
-        token_grace: config::DEFAULT_TOKEN_GRACE,
-        max_unauthenticated: config::MaxUnauthenticated::DEFAULT,
-        services: BTreeMap::from([(name, service)]),
-    };
+    let services = [offered("echo", localhost(visitors))];
+    let config = config::Server { transport, ..server_config(localhost(control), services) };
     let server = Server::bind(config, acceptor, Arc::default()).await.unwrap();
     let addresses = (server.control_addr().unwrap(), server.service_addr("echo").unwrap());
     let scope = Scope::new();
@@ -399,7 +368,7 @@ async fn a_client_serves_visitors_before_and_after_the_server_s_key_is_replaced(
     let transport = |key| ServerTransport::Noise(keys("NK", key, None));
     let (server, control, visitors) = serve(transport(&old), 0, 0).await;
     let local = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let local_addr = remote(local.local_addr().unwrap().port());
+    let local_addr = local.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut tcp, _)) = local.accept().await {
             tokio::spawn(async move {
@@ -409,20 +378,10 @@ async fn a_client_serves_visitors_before_and_after_the_server_s_key_is_replaced(
         }
     });
     let noise = |pin| ClientTransport::Noise(keys("NK", &own, Some(pin)));
-    let at = remote(control.port());
-    let before = client_of(noise(&old), at.clone());
-    let mut config = client_config(noise(&new), at);
+    let before = client_of(noise(&old), control);
+    let services = [led_to("echo", local_addr)];
+    let config = config::Client { transport: noise(&new), ..client_config(control, services) };
     let connector = after(Connector::new(&config).unwrap(), &before);
-    let name: Arc<str> = "echo".into();
-    let service = config::ClientService {
-        name: name.clone(),
-        local_addr,
-        kind: config::ClientKind::Tcp,
-        token: config::Secret::new("a sufficiently long token"),
-        nodelay: true,
-        retry_interval: Duration::from_secs(1),
-    };
-    config.services.insert(name, service);
     let client = Scope::new();
     client.spawn(Client::new(config, connector, Arc::default()).run(client.clone()));
     for _ in 0..12 {

@@ -4,18 +4,15 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::certs::{Certs, KeyKind, can_be_made};
+use common::values::{client_config, led_to, offered, server_config};
 use rathole::client::Client;
-use rathole::config::{
-    self, ClientKind, ClientService, ClientTransport, Endpoint, Host, Noise, Secret, ServerKind,
-    ServerService, ServerTransport, TlsClient, TlsServer,
-};
+use rathole::config::{self, ClientTransport, Noise, Secret, ServerTransport, TlsClient, TlsServer};
 use rathole::reload::Outcome;
 use rathole::server::Server;
 use rathole::tasks::Scope;
@@ -25,65 +22,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-const TOKEN: &str = "a sufficiently long token";
+const NAME: &str = "stream";
 
-fn at(port: u16) -> Endpoint {
-    Endpoint { host: Host::Ip(Ipv4Addr::LOCALHOST.into()), port }
+fn localhost(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
-fn server_config(transport: ServerTransport, control: u16, visitors: u16) -> config::Server {
-    let name: Arc<str> = "stream".into();
-    let service = ServerService {
-        name: name.clone(),
-        bind_addr: at(visitors),
-        token: Secret::new(TOKEN),
-        nodelay: true,
-        kind: ServerKind::Tcp { proxy_protocol: None },
-        limits: config::Limits::DEFAULT,
-        access: Default::default(),
-    };
-    config::Server {
-        bind_addr: at(control),
-        transport,
-        tcp: config::TcpOptions::default(),
-        heartbeat_interval: Some(Duration::from_secs(30)),
-        handshake_timeout: Duration::from_secs(10),
-        shutdown_grace: Duration::ZERO,
-        visitor_timeout: Duration::from_secs(20),
-        on_duplicate: config::OnDuplicate::Replace,
-        token_grace: config::DEFAULT_TOKEN_GRACE,
-        max_unauthenticated: config::MaxUnauthenticated::DEFAULT,
-        services: BTreeMap::from([(name, service)]),
-    }
+fn server_of(transport: ServerTransport) -> config::Server {
+    config::Server { transport, ..server_config(localhost(0), [offered(NAME, localhost(0))]) }
 }
 
-fn client_config(transport: ClientTransport, server: u16, local: u16) -> config::Client {
-    let name: Arc<str> = "stream".into();
-    let service = ClientService {
-        name: name.clone(),
-        local_addr: at(local),
-        kind: ClientKind::Tcp,
-        token: Secret::new(TOKEN),
-        nodelay: true,
-        retry_interval: Duration::from_secs(1),
-    };
-    config::Client {
-        remote_addr: at(server),
-        transport,
-        tcp: config::TcpOptions::default(),
-        proxy: None,
-        heartbeat_timeout: Some(Duration::from_secs(40)),
-        handshake_timeout: Duration::from_secs(10),
-        shutdown_grace: Duration::ZERO,
-        token_grace: config::DEFAULT_TOKEN_GRACE,
-        services: BTreeMap::from([(name, service)]),
-    }
+fn client_of(transport: ClientTransport, server: SocketAddr, local: SocketAddr) -> config::Client {
+    config::Client { transport, ..client_config(server, [led_to(NAME, local)]) }
 }
 
 /// Sends, for each byte it gets, as many bytes as the byte says, one after the other.
-async fn local_service() -> u16 {
+async fn local_service() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut tcp, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -100,7 +56,7 @@ async fn local_service() -> u16 {
             });
         }
     });
-    port
+    address
 }
 
 async fn ask(visitor: &mut TcpStream, count: u8) -> std::io::Result<()> {
@@ -166,15 +122,13 @@ async fn rotate(rotation: Rotation) {
     let Rotation { server: [old_server, new_server], client: [old_client, new_client], client_first } =
         rotation;
     let scope = Scope::new();
-    let config = server_config(old_server.clone(), 0, 0);
+    let config = server_of(old_server.clone());
     let server = Server::bind(config, Acceptor::new(&old_server).unwrap(), Arc::default()).await.unwrap();
-    let (control, address) = (server.control_addr().unwrap(), server.service_addr("stream").unwrap());
+    let (control, address) = (server.control_addr().unwrap(), server.service_addr(NAME).unwrap());
     let at_server = server.handle();
     scope.spawn(server.run(scope.clone()));
-    // The real port, so that the reload does not change it.
-    let control = control.port();
     let local = local_service().await;
-    let config = client_config(old_client, control, local);
+    let config = client_of(old_client, control, local);
     let connector = Connector::new(&config).unwrap();
     let client = Client::new(config, connector, Arc::default());
     let at_client = client.handle();
@@ -186,13 +140,13 @@ async fn rotate(rotation: Rotation) {
     ask(&mut long, 2).await.unwrap();
     visitors.served(20).await;
     let reload_client = async || {
-        let config = client_config(new_client.clone(), control, local);
+        let config = client_of(new_client.clone(), control, local);
         let connector = Connector::new(&config).unwrap();
         only_the_transport(&at_client.reload(config, connector).await, "client");
     };
     let reload_server = async || {
         // The addresses are those of the start: port 0 is what the configuration says.
-        let config = server_config(new_server.clone(), 0, 0);
+        let config = server_of(new_server.clone());
         let acceptor = Acceptor::new(&new_server).unwrap();
         only_the_transport(&at_server.reload(config, acceptor).await, "server");
     };

@@ -1,4 +1,4 @@
-//! `[client]`, resolved.
+//! `[client]`: the half behind NAT.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,59 @@ use std::time::Duration;
 
 use super::check::Check;
 use super::section::Section;
-use super::{Client, ClientKind, ClientService, ClientTransport, Endpoint, TcpOptions, service, transport};
+use super::{ClientTransport, Endpoint, Proxy, Secret, TcpOptions, service, transport};
+
+/// The client half.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Where the server is.
+    pub remote_addr: Endpoint,
+    /// How the bytes between client and server are carried.
+    pub transport: ClientTransport,
+    /// Socket options of connections to the server and to local services.
+    pub tcp: TcpOptions,
+    /// A proxy on the way to the server.
+    pub proxy: Option<Proxy>,
+    /// A control channel without any command for this long is dead; None: off.
+    pub heartbeat_timeout: Option<Duration>,
+    /// From connect to authentication.
+    pub handshake_timeout: Duration,
+    /// How long established relays may go on after a stop signal.
+    pub shutdown_grace: Duration,
+    /// How long a pinned key or root that a reload has replaced is still good.
+    pub token_grace: Duration,
+    /// By name.
+    pub services: BTreeMap<Arc<str>, ClientService>,
+}
+
+/// One service, as the client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientService {
+    /// The key of its table.
+    pub name: Arc<str>,
+    /// The local service.
+    pub local_addr: Endpoint,
+    /// TCP or UDP.
+    pub kind: ClientKind,
+    /// What proves to the server that this client may serve it.
+    pub token: Secret,
+    /// TCP_NODELAY on this service's data channels and local connections.
+    pub nodelay: bool,
+    /// The longest pause between two attempts to connect.
+    pub retry_interval: Duration,
+}
+
+/// What a client service carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientKind {
+    /// One data channel for each visitor.
+    Tcp,
+    /// All visitors share a data channel.
+    Udp {
+        /// Prefer an IPv6 address of the local service.
+        prefer_ipv6: bool,
+    },
+}
 
 /// Resolves the client half; if it is not `run`, only what upstream refuses is looked at. None: an error was noted,
 /// or the half is not run.

@@ -1,8 +1,45 @@
 //! `host:port` as people write it.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Endpoint, Host};
+/// An address as written: `host:port`, not yet resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// An IP address or a name.
+    pub host: Host,
+    /// The port; 0 lets the system choose where that makes sense (tests, the demo).
+    pub port: u16,
+}
+
+/// The host part of an [`Endpoint`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A literal address.
+    Ip(IpAddr),
+    /// A name for the system's resolver.
+    Name(String),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Ip(ip) => ip.fmt(f),
+            Host::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
+            // An IPv6 address with the name of its interface.
+            Host::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
+            host => write!(f, "{host}:{}", self.port),
+        }
+    }
+}
 
 impl Endpoint {
     /// Reads `host:port`: an IPv4 address, an IPv6 address in brackets, or a name, and a port from 0 to 65535. Without

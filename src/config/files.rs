@@ -22,6 +22,15 @@ pub trait Files {
     /// The file is absent, unreadable, a directory, or larger than 16 MiB.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
+    /// All bytes of a file that must be a regular one: a pipe that nobody writes to would be waited for without a word. Where
+    /// this is not implemented all files are.
+    ///
+    /// # Errors
+    /// As [`Files::read`]; and it is a pipe or a device.
+    fn read_regular(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.read(path)
+    }
+
     /// The permission bits if they are known: for the warning on a secret that others may read.
     fn mode(&self, path: &Path) -> Option<u32>;
 
@@ -49,6 +58,14 @@ impl Files for SystemFiles {
         Ok(bytes)
     }
 
+    fn read_regular(&self, path: &Path) -> io::Result<Vec<u8>> {
+        // Of fragments, which a small build does not read.
+        if cfg!(feature = "hot-reload") {
+            no_pipe(path, "it is no regular file")?;
+        }
+        self.read(path)
+    }
+
     fn mode(&self, path: &Path) -> Option<u32> {
         let metadata = std::fs::metadata(path).ok()?;
         // A pipe or a device (`/dev/stdin`, `<(...)`) is no file that lies about.
@@ -71,16 +88,13 @@ impl Files for SystemFiles {
     }
 }
 
-/// The system's files, for reading again: a pipe has nothing more to say, and its reader might wait for ever.
+/// The system's files, for reading again: a pipe has nothing more to say.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RegularFiles;
 
 impl Files for RegularFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let kind = std::fs::metadata(path)?.file_type();
-        if !kind.is_file() && !kind.is_dir() {
-            return Err(io::Error::other("it is no regular file, it cannot be read again"));
-        }
+        no_pipe(path, "it is no regular file, it cannot be read again")?;
         SystemFiles.read(path)
     }
 
@@ -91,6 +105,12 @@ impl Files for RegularFiles {
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
         SystemFiles.list(directory)
     }
+}
+
+/// A directory has an error of its own.
+fn no_pipe(path: &Path, fault: &str) -> io::Result<()> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_file() || kind.is_dir() { Ok(()) } else { Err(io::Error::other(fault)) }
 }
 
 /// For `check --static`: opens the files that were given (the configuration, its fragments and overlays) and nothing else.
@@ -122,6 +142,10 @@ impl Files for NoFiles<'_> {
             return SystemFiles.read(path);
         }
         Err(io::Error::new(io::ErrorKind::PermissionDenied, "not opened in a static check"))
+    }
+
+    fn read_regular(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if self.given(path) { SystemFiles.read_regular(path) } else { self.read(path) }
     }
 
     fn mode(&self, path: &Path) -> Option<u32> {

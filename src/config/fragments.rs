@@ -50,7 +50,8 @@ pub(super) fn add(check: &mut Check<'_>, main: &Path, tree: Option<Node>) -> Opt
     let mut room = LARGEST;
     for name in list(check, &directory) {
         let name = directory.join(name);
-        let tree = load::read(check, &name, Severity::Error);
+        let bytes = check.files.read_regular(&name);
+        let tree = load::parse(check, &name, bytes, Severity::Error);
         let size = check.sources.last().map_or(0, Source::size);
         let Some(left) = room.checked_sub(size) else {
             let message = "with this one the fragments are larger than 64 MiB";

@@ -1,6 +1,7 @@
 //! From files to a [`Config`]: reads, adds the fragments, lays overlays over it, checks, resolves.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::check::{self, Check};
@@ -140,12 +141,22 @@ fn read_all(check: &mut Check<'_>, request: &Request<'_>) -> Option<Node> {
     root
 }
 
-/// The tree of one file; one more source. None: a problem was noted, `unread` if the file cannot be opened.
-pub(super) fn read(check: &mut Check<'_>, name: &Path, unread: Severity) -> Option<Node> {
+fn read(check: &mut Check<'_>, name: &Path, unread: Severity) -> Option<Node> {
+    let bytes = check.files.read(name);
+    parse(check, name, bytes, unread)
+}
+
+/// The tree of one file; one more source. None: a problem was noted, `unread` if the file could not be read.
+pub(super) fn parse(
+    check: &mut Check<'_>,
+    name: &Path,
+    bytes: io::Result<Vec<u8>>,
+    unread: Severity,
+) -> Option<Node> {
     let file = check.sources.len();
     let mut text = String::new();
     let mut fault = None;
-    match check.files.read(name) {
+    match bytes {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(valid) => text = valid,
             Err(error) => {

@@ -1,7 +1,27 @@
-//! The URL of a proxy. No error repeats a part of it: it may hold a password.
+//! A proxy between client and server, and its URL. No error repeats a part of it: it may hold a password.
 
 use super::endpoint::{parse_port, split};
-use super::{Endpoint, Host, Proxy, ProxyKind, Secret};
+use super::{Endpoint, Host, Secret};
+
+/// A proxy between client and server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Its protocol.
+    pub kind: ProxyKind,
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// User and password, percent-decoded.
+    pub credentials: Option<(String, Secret)>,
+}
+
+/// A proxy's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// HTTP CONNECT.
+    Http,
+    /// SOCKS5 (RFC 1928), with user and password (RFC 1929) if given.
+    Socks5,
+}
 
 /// What RFC 1929 can carry of a user or a password (bytes).
 const LONGEST_SOCKS5: usize = 255;

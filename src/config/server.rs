@@ -1,4 +1,4 @@
-//! `[server]`, resolved.
+//! `[server]`: the half with the public address.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,116 @@ use std::time::Duration;
 use super::check::Check;
 use super::section::Section;
 use super::source::{Node, Value};
-use super::{
-    Access, Limits, MaxUnauthenticated, OnDuplicate, Prefix, ProxyProtocol, Server, ServerKind,
-    ServerService, ServerTransport, TcpOptions, clash, service, transport,
-};
+use super::{Access, Endpoint, Prefix, Secret, ServerTransport, TcpOptions, clash, service, transport};
+
+/// The server half.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Where clients connect.
+    pub bind_addr: Endpoint,
+    /// How the bytes between client and server are carried.
+    pub transport: ServerTransport,
+    /// Socket options of connections between client and server, and of visitors.
+    pub tcp: TcpOptions,
+    /// A heartbeat after this much silence on a control channel; None: off.
+    pub heartbeat_interval: Option<Duration>,
+    /// From accept to authentication.
+    pub handshake_timeout: Duration,
+    /// How long established relays may go on after a stop signal.
+    pub shutdown_grace: Duration,
+    /// How long a visitor waits for a data channel.
+    pub visitor_timeout: Duration,
+    /// What becomes of a second client of a service.
+    pub on_duplicate: OnDuplicate,
+    /// How long what a reload has replaced (a token, a pinned key) is still good.
+    pub token_grace: Duration,
+    /// Connections before authentication: all, and from one address.
+    pub max_unauthenticated: MaxUnauthenticated,
+    /// By name.
+    pub services: BTreeMap<Arc<str>, ServerService>,
+}
+
+/// What becomes of a client that proves that it knows the token of a service that has a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// It takes the other's place.
+    Replace,
+    /// It is refused while the other is alive.
+    Refuse,
+}
+
+/// How many connections may be unauthenticated at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxUnauthenticated {
+    /// Of the whole server.
+    pub total: usize,
+    /// From one IPv4 address or one IPv6 /64, unless a client is authenticated from there.
+    pub per_address: usize,
+}
+
+impl MaxUnauthenticated {
+    /// Where the configuration says nothing.
+    pub const DEFAULT: Self = MaxUnauthenticated { total: 4096, per_address: 128 };
+}
+
+/// What one service may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Visitors at the same time, waiting or served.
+    pub visitors: usize,
+    /// Visitors that wait for a data channel (TCP).
+    pub waiting: usize,
+    /// Data channels that wait for a visitor (TCP).
+    pub channels: usize,
+}
+
+impl Limits {
+    /// Where the configuration says nothing: more than normal use ever needs.
+    pub const DEFAULT: Self = Limits { visitors: 65_536, waiting: 2048, channels: 1024 };
+}
+
+/// How long replaced tokens and pins are good where the configuration says nothing.
+pub const DEFAULT_TOKEN_GRACE: Duration = Duration::from_secs(300);
+
+/// One service, as the server sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerService {
+    /// The key of its table.
+    pub name: Arc<str>,
+    /// Where visitors connect.
+    pub bind_addr: Endpoint,
+    /// What a client must prove it knows.
+    pub token: Secret,
+    /// TCP_NODELAY on this service's data channels and visitors.
+    pub nodelay: bool,
+    /// TCP or UDP, and what only one of them has.
+    pub kind: ServerKind,
+    /// What it may hold.
+    pub limits: Limits,
+    /// Who may visit it.
+    pub access: Access,
+}
+
+/// What a server service carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerKind {
+    /// One data channel for each visitor.
+    Tcp {
+        /// The PROXY header to write as a stream's first bytes.
+        proxy_protocol: Option<ProxyProtocol>,
+    },
+    /// All visitors share a data channel.
+    Udp,
+}
+
+/// Version of the PROXY protocol header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+}
 
 /// Resolves the server half; if it is not `run`, only what upstream refuses is looked at. None: an error was noted,
 /// or the half is not run.

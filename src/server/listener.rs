@@ -100,7 +100,7 @@ impl Listeners {
                 Err(error) => error,
             };
             // The connection was gone before it was accepted: nobody's fault.
-            if is_peers_doing(&error) {
+            if tcp::is_peers_doing(&error) {
                 continue;
             }
             let left = door.left();
@@ -152,13 +152,15 @@ impl Listeners {
             let Some(listener) = self.listeners.get(at) else { continue };
             if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                 self.first = at + 1;
-                // On a dual-stack socket an IPv4 peer has a mapped address: that is not its name.
-                return Poll::Ready(
-                    accepted.map(|(tcp, peer)| (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port()))),
-                );
+                return Poll::Ready(accepted.map(by_name));
             }
         }
         Poll::Pending
+    }
+
+    /// Closes them. Those who have come and were not accepted yet come out before.
+    pub fn give_up(self) -> impl Iterator<Item = Accepted> {
+        self.listeners.into_iter().flat_map(tcp::give_up).map(by_name)
     }
 
     fn complain(&mut self, what: &str, error: &io::Error) {
@@ -171,6 +173,11 @@ impl Listeners {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
+}
+
+/// On a dual-stack socket an IPv4 peer has a mapped address: that is not its name.
+fn by_name((tcp, peer): Accepted) -> Accepted {
+    (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port()))
 }
 
 /// The addresses of an endpoint; a name that does not resolve yet is waited for, with a warning at each attempt.
@@ -209,11 +216,4 @@ fn are_descriptors_short(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
     matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
-}
-
-fn is_peers_doing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
 }

@@ -55,7 +55,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, ServerService};
 use crate::counters::Counters;
-use crate::reload::Outcome;
+use crate::latest::{Latest, Source};
+use crate::reload::{Outcome, Unbound};
 use crate::tasks::Scope;
 use crate::transport::{Acceptor, tcp};
 use budget::Budget;
@@ -112,11 +113,15 @@ pub struct Server {
     control: Listeners,
     services: Vec<(Arc<ServerService>, Sockets)>,
     orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
+    unbound: (Source<Unbound>, Latest<Unbound>),
 }
 
 /// Gives a running server another configuration.
 #[derive(Clone)]
-pub struct Handle(mpsc::Sender<Order>);
+pub struct Handle {
+    orders: mpsc::Sender<Order>,
+    unbound: Latest<Unbound>,
+}
 
 impl Handle {
     /// Replaces the configuration. Services that are the same in both are not touched, and no relay is. An address that
@@ -124,12 +129,17 @@ impl Handle {
     pub async fn reload(&self, config: config::Server, acceptor: Acceptor) -> Outcome {
         let (answer, outcome) = oneshot::channel();
         // Either fails when the server has ended.
-        match self.0.send(Order { config, acceptor, answer }).await {
+        match self.orders.send(Order { config, acceptor, answer }).await {
             Ok(()) => outcome.await.ok(),
             // The order is in the error, with the other end of `outcome`: that is not waited for.
             Err(_) => None,
         }
         .unwrap_or_else(|| Outcome::not_running("server"))
+    }
+
+    /// The services that lack their address, as it is now and will be.
+    pub fn unbound(&self) -> Latest<Unbound> {
+        self.unbound.clone()
     }
 }
 
@@ -181,12 +191,13 @@ impl Server {
             control: Listeners::for_clients(control),
             services,
             orders: mpsc::channel(1),
+            unbound: Source::new(Unbound::default()),
         })
     }
 
     /// For reloads while it runs.
     pub fn handle(&self) -> Handle {
-        Handle(self.orders.0.clone())
+        Handle { orders: self.orders.0.clone(), unbound: self.unbound.1.clone() }
     }
 
     /// Where clients connect: the first of its addresses.
@@ -205,7 +216,7 @@ impl Server {
 
     /// Serves until the scope drains; what is still relayed then belongs to the scope.
     pub async fn run(self, scope: Scope) {
-        let Server { shared, config, mut control, services, orders: (_keep_open, orders) } = self;
+        let Server { shared, config, mut control, services, orders: (_keep_open, orders), unbound } = self;
         tracing::info!(
             address = ?control.addresses(),
             transport = config.transport.name(),
@@ -213,7 +224,7 @@ impl Server {
             "server is listening"
         );
         let shared = Arc::new(shared);
-        let mut running = Services::new(shared.clone(), config, scope.clone());
+        let mut running = Services::new(shared.clone(), config, unbound.0, scope.clone());
         for (service, sockets) in services {
             running.start(service, sockets);
         }

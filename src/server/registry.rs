@@ -44,7 +44,8 @@ pub enum Event {
     Returned(super::visitor::Visitor),
     /// Other rules from now on: a reload.
     Configured(Box<Rules>),
-    /// Other sockets from now on: the former ones are closed, and then the other end is told.
+    /// Other sockets from now on. Visitors who have connected to the former ones, and were not accepted yet, are served as
+    /// all others; then those are closed, and then the other end is told.
     Listen(Sockets, oneshot::Sender<()>),
 }
 

@@ -112,7 +112,11 @@ impl TcpService {
                 id = poll_fn(|cx| running.idle.poll_dead(cx)) => running.on_dead(id),
                 Some(event) = events.recv() => match event {
                     Event::Listen(Sockets::Tcp(others), closed) => {
-                        listeners = others;
+                        // The kernel would reset those who have come already.
+                        for (tcp, peer) in std::mem::replace(&mut listeners, others).give_up() {
+                            let actions = running.on_accept(tcp, peer);
+                            running.act(actions);
+                        }
                         // Who asked may have lost interest.
                         let _ = closed.send(());
                         continue;

@@ -19,7 +19,8 @@ use super::tokens::Tokens;
 use super::{Settings, Shared, datagrams, until};
 use crate::config::diff;
 use crate::config::{self, Endpoint, ServerService};
-use crate::reload::Outcome;
+use crate::latest::Source;
+use crate::reload::{Outcome, Unbound};
 use crate::tasks::Scope;
 use crate::transport::Acceptor;
 use binding::{Bound, Retries, no_sockets};
@@ -44,6 +45,8 @@ pub struct Services {
     config: config::Server,
     running: BTreeMap<Arc<str>, Running>,
     bound: (mpsc::Sender<Bound>, mpsc::Receiver<Bound>),
+    /// Those that lack their address, for who tells of them.
+    unbound: Source<Unbound>,
     scope: Scope,
 }
 
@@ -60,8 +63,8 @@ struct Running {
 
 impl Services {
     /// None runs yet.
-    pub fn new(shared: Arc<Shared>, config: config::Server, scope: Scope) -> Self {
-        Services { shared, config, running: BTreeMap::new(), bound: mpsc::channel(1), scope }
+    pub fn new(shared: Arc<Shared>, config: config::Server, unbound: Source<Unbound>, scope: Scope) -> Self {
+        Services { shared, config, running: BTreeMap::new(), bound: mpsc::channel(1), unbound, scope }
     }
 
     /// Starts a service on sockets that are bound.

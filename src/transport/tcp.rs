@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
@@ -17,6 +17,9 @@ use crate::config::{Endpoint, Host, TcpOptions};
 
 /// Connections that may wait to be accepted (protocol-v1.md, section 3.1).
 const BACKLOG: i32 = 1024;
+
+/// And so many at most are taken out when their listener is given up: the kernel lets one more in.
+const MOST_QUEUED: usize = BACKLOG as usize + 1;
 
 /// How long an address has the field to itself (RFC 8305, section 8).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -155,6 +158,51 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     bound.map_err(|fault| cannot_bind(address, "TCP", fault))
 }
 
+/// Drops attempts to connect (SYN without ACK) and nothing else. What a listening socket's filter sees begins with the TCP
+/// header, whose flags are its byte 13.
+const NO_NEWCOMERS: [SockFilter; 5] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
+/// Gives up a listening socket: those who have connected to it already come out, then it is closed. Without that the kernel
+/// would reset them. Who comes from now on is not answered, and asks again in a second: then another may listen there.
+pub fn give_up(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    // Else the queue would not end. It cannot fail; if it does, who comes in the last moment is reset.
+    let _ = SockRef::from(&listener).attach_filter(&NO_NEWCOMERS);
+    // Not through the runtime, which may not have heard of them yet.
+    let listener = listener.into_std().ok();
+    std::iter::from_fn(move || accept_now(listener.as_ref()?)).take(MOST_QUEUED)
+}
+
+/// One who waits to be accepted. None: there is nobody, or no descriptor for him.
+fn accept_now(listener: &std::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept() {
+            Ok((tcp, peer)) => {
+                // It has the listener's filter, which would do no harm.
+                let _ = SockRef::from(&tcp).detach_filter();
+                tcp.set_nonblocking(true).ok()?;
+                return Some((TcpStream::from_std(tcp).ok()?, peer));
+            }
+            // He has gone.
+            Err(fault) if is_peers_doing(&fault) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Whether a connection could not be accepted because it had ended: nobody else's fault.
+pub fn is_peers_doing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
 /// What a UDP socket may keep until it is read, in bytes; the kernel's own limit may be lower. Its default holds three
 /// datagrams of the largest size.
 pub const UDP_QUEUE: usize = 4 << 20;
@@ -247,6 +295,26 @@ mod tests {
         let (mut accepted, _) = good.accept().await.unwrap();
         drop(tcp);
         assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_is_queued_outlives_the_listener_and_nobody_joins_them() {
+        let listener = listen(loopback()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let queued: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let mut given = give_up(listener);
+        let late = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300));
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let mut accepted: Vec<_> = given.by_ref().collect();
+        assert_eq!(accepted.len(), 3);
+        drop(given);
+        let late = std::net::TcpStream::connect(address);
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        for (visitor, (tcp, peer)) in queued.iter().zip(&mut accepted) {
+            assert_eq!(visitor.local_addr().unwrap(), *peer);
+            io::Write::write_all(&mut &*visitor, b"x").unwrap();
+            assert_eq!(tcp.read_u8().await.unwrap(), b'x');
+        }
     }
 
     #[tokio::test]

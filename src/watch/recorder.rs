@@ -63,10 +63,14 @@ impl<'a> Recorder<'a> {
     }
 }
 
-impl Files for Recorder<'_> {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+impl Recorder<'_> {
+    fn record(
+        &self,
+        path: &Path,
+        read: impl FnOnce(&dyn Files) -> io::Result<Vec<u8>>,
+    ) -> io::Result<Vec<u8>> {
         self.stamp(path);
-        let outcome = self.files.read(path);
+        let outcome = read(self.files);
         let name = path.as_os_str().as_bytes();
         match &outcome {
             Ok(bytes) => self.note([name, b"holds", bytes]),
@@ -76,6 +80,16 @@ impl Files for Recorder<'_> {
             }
         }
         outcome
+    }
+}
+
+impl Files for Recorder<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.record(path, |files| files.read(path))
+    }
+
+    fn read_regular(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.record(path, |files| files.read_regular(path))
     }
 
     fn mode(&self, path: &Path) -> Option<u32> {

@@ -79,9 +79,8 @@ async fn a_server_that_is_no_better_changes_nothing() {
     let address = tunnel.visitors("c3");
     let steady = Steady::begin(address, &["here"], Duration::from_millis(20));
     let direct = tunnel.client.remote_addr.clone();
-    let mut other = server_config(net::address());
     // The same token, but no such service.
-    other.services.insert("c3-x".into(), offered("c3-x", net::address()));
+    let other = server_config(net::address(), [offered("c3-x", net::address())]);
     let scope = Scope::new();
     let counters = Arc::new(Counters::default());
     let server = Server::bind(other.clone(), Acceptor::Tcp, counters.clone()).await.unwrap();
@@ -117,16 +116,14 @@ async fn a_server_that_is_no_better_changes_nothing() {
 async fn a_smaller_retry_interval_is_in_force_at_once() {
     let local = echo("here").await;
     let control = net::address();
-    let mut client = client_config(control);
-    client.services.insert("c4".into(), led_to("c4", local));
+    let mut client = client_config(control, [led_to("c4", local)]);
     client.services.get_mut("c4").unwrap().retry_interval = Duration::from_secs(100_000);
     log::collect();
     let scope = Scope::new();
     let handle = start_client(&client, &scope);
     // 0.5 s, 1.5 s, 4.5 s, 13.5 s: the third pause is begun.
     eventually("three attempts", || log::of("c4", "no control channel").len() >= 3).await;
-    let mut server = server_config(control);
-    server.services.insert("c4".into(), offered("c4", net::address()));
+    let server = server_config(control, [offered("c4", net::address())]);
     let running = Server::bind(server.clone(), Acceptor::Tcp, Arc::default()).await.unwrap();
     scope.spawn(running.run(scope.clone()));
     let begun = std::time::Instant::now();

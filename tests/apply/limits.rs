@@ -23,7 +23,7 @@ async fn fewer_visitors_than_are_there_sends_nobody_away() {
     assert_eq!(tunnel.reload_server_well().await.changed, names(&["l1"]));
     whom(address, 4).await.expect_err("one too many");
     longs.pop().unwrap().end().await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    eventually("its end", || tunnel.server_counters.relays.load(Relaxed) == 2).await;
     whom(address, 4).await.expect_err("still as many as may be");
     longs.pop().unwrap().end().await;
     eventually("a free place", || tunnel.server_counters.relays.load(Relaxed) == 1).await;
@@ -87,7 +87,7 @@ async fn a_shorter_visitor_timeout_is_for_those_who_wait_too() {
     tunnel.reload_server_well().await;
     let mut waiting = TcpStream::connect(address).await.unwrap();
     // It was accepted: it waits for a client.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    eventually("an empty queue", || net::queued(address) == 0).await;
     tunnel.server.visitor_timeout = Duration::ZERO;
     assert_eq!(tunnel.reload_server_well().await.settings, ["server.visitor_timeout"]);
     within(waiting.read_u8()).await.expect_err("refused");

@@ -11,13 +11,13 @@ mod client_side;
 mod limits;
 mod log;
 mod peer;
+mod queue;
 mod random;
 mod services;
 mod storm;
 mod tokens;
 mod traffic;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,8 +25,7 @@ use std::time::Duration;
 
 use rathole::client::Client;
 use rathole::config::{
-    self, ClientKind, ClientService, ClientTransport, Endpoint, Host, Secret, ServerKind, ServerService,
-    ServerTransport, TcpOptions,
+    self, ClientKind, ClientService, Endpoint, Host, ServerKind, ServerService, ServerTransport,
 };
 use rathole::counters::Counters;
 use rathole::reload::Outcome;
@@ -36,6 +35,7 @@ use rathole::transport::{Acceptor, Connector};
 use rathole::{client, server};
 
 use common::net;
+use common::values::{at, client_config, eventually, led_to, offered, server_config, token, within};
 
 /// Held for writing while a process is started: between fork and exec it has every socket of this one, and an address
 /// that was just given up is still in use. Held for reading by reloads, which must find such addresses free.
@@ -55,70 +55,6 @@ fn alone(test: &str, variable: &str) -> String {
     text.into_owned()
 }
 
-/// A token of many.
-fn token(n: u8) -> Secret {
-    Secret::new(format!("a token that is long enough {n}"))
-}
-
-fn at(address: SocketAddr) -> Endpoint {
-    Endpoint { host: Host::Ip(address.ip()), port: address.port() }
-}
-
-/// A server's service.
-fn offered(name: &str, address: SocketAddr) -> ServerService {
-    ServerService {
-        name: name.into(),
-        bind_addr: at(address),
-        token: token(1),
-        nodelay: true,
-        kind: ServerKind::Tcp { proxy_protocol: None },
-        limits: config::Limits::DEFAULT,
-        access: config::Access::default(),
-    }
-}
-
-/// A client's service.
-fn led_to(name: &str, local: SocketAddr) -> ClientService {
-    ClientService {
-        name: name.into(),
-        local_addr: at(local),
-        kind: ClientKind::Tcp,
-        token: token(1),
-        nodelay: true,
-        retry_interval: Duration::from_secs(1),
-    }
-}
-
-fn server_config(control: SocketAddr) -> config::Server {
-    config::Server {
-        bind_addr: at(control),
-        transport: ServerTransport::Tcp,
-        tcp: TcpOptions::default(),
-        heartbeat_interval: Some(Duration::from_secs(30)),
-        handshake_timeout: Duration::from_secs(5),
-        shutdown_grace: Duration::from_secs(3),
-        visitor_timeout: Duration::from_secs(10),
-        on_duplicate: config::OnDuplicate::Replace,
-        token_grace: config::DEFAULT_TOKEN_GRACE,
-        max_unauthenticated: config::MaxUnauthenticated::DEFAULT,
-        services: BTreeMap::new(),
-    }
-}
-
-fn client_config(control: SocketAddr) -> config::Client {
-    config::Client {
-        remote_addr: at(control),
-        transport: ClientTransport::Tcp,
-        tcp: TcpOptions::default(),
-        proxy: None,
-        heartbeat_timeout: Some(Duration::from_secs(40)),
-        handshake_timeout: Duration::from_secs(5),
-        shutdown_grace: Duration::from_secs(3),
-        token_grace: config::DEFAULT_TOKEN_GRACE,
-        services: BTreeMap::new(),
-    }
-}
-
 /// A running server and client. The configurations are what they were given last; change them and reload.
 struct Tunnel {
     server: config::Server,
@@ -134,7 +70,7 @@ impl Tunnel {
     /// With TCP services of these names, in front of these local services.
     async fn start(services: &[(&str, SocketAddr)]) -> Tunnel {
         let control = net::address();
-        let (mut server, mut client) = (server_config(control), client_config(control));
+        let (mut server, mut client) = (server_config(control, []), client_config(control, []));
         for (name, local) in services {
             server.services.insert((*name).into(), offered(name, net::address()));
             client.services.insert((*name).into(), led_to(name, *local));
@@ -203,6 +139,13 @@ impl Tunnel {
         self.server_counters.channels.load(Relaxed)
     }
 
+    /// Waits until so many more visitors have come and been led on.
+    async fn serves(&self, more: u64) {
+        let visitors = || self.server_counters.visitors.load(Relaxed);
+        let enough = visitors() + more;
+        eventually("visitors", || visitors() >= enough).await;
+    }
+
     async fn wait_for_clients(&self, count: usize) {
         eventually(&format!("{count} control channels"), || self.channels() == count as u64).await;
     }
@@ -230,17 +173,4 @@ fn address(endpoint: &Endpoint) -> SocketAddr {
 
 fn names(names: &[&str]) -> Vec<Arc<str>> {
     names.iter().map(|name| (*name).into()).collect()
-}
-
-async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(common::PATIENCE, what).await.expect("not in time")
-}
-
-/// Looks until it holds, for events that nothing announces.
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = std::time::Instant::now() + common::PATIENCE;
-    while !holds() {
-        assert!(std::time::Instant::now() < until, "never came: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

@@ -19,14 +19,14 @@ async fn rotate(name: &'static str, server_first: bool, on_duplicate: OnDuplicat
         tunnel.led_to(name).token = token(n);
         if server_first {
             tunnel.reload_server_well().await;
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            tunnel.serves(30).await;
             assert_eq!(log::handshakes(name), handshakes, "the old control channel goes on");
             tunnel.reload_client().await;
         } else {
             tunnel.reload_client().await;
             eventually("a refusal", || log::of(name, "the earlier one stays").len() == usize::from(n) - 1)
                 .await;
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            tunnel.serves(30).await;
             tunnel.reload_server_well().await;
         }
         eventually("the new control channel", || log::handshakes(name) > handshakes).await;
@@ -65,7 +65,7 @@ async fn visitors_that_cannot_wait_are_served_while_a_token_is_replaced() {
         tunnel.reload_server_well().await;
         tunnel.reload_client().await;
         eventually("the new control channel", || log::handshakes("t3") == usize::from(n)).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tunnel.serves(30).await;
     }
     steady.end().await;
     tunnel.end().await;

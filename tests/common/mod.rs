@@ -5,6 +5,7 @@
 //! - [`certs`], [`keys`]: TLS and Noise identities.
 //! - [`tunnel`]: configuration files, and a server and a client that were given them.
 //! - [`service`]: local services behind a tunnel. [`visitor`]: what visitors do and expect.
+//! - [`values`]: configurations as values, and waiting, for roles in the test's own process.
 //! - [`raw`]: the protocol by hand.
 //! - [`forward`]: SOCKS5 and HTTP CONNECT proxies. [`nginx`]: a real one. [`recipe`]: docs/recipes.md.
 
@@ -20,6 +21,7 @@ pub mod raw;
 pub mod recipe;
 pub mod service;
 pub mod tunnel;
+pub mod values;
 pub mod visitor;
 
 use std::io::Write;

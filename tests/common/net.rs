@@ -91,6 +91,18 @@ pub fn timer(own: SocketAddr, other: SocketAddr) -> Option<u8> {
     })
 }
 
+/// How many have connected to an IPv4 address and are not accepted yet.
+pub fn queued(address: SocketAddr) -> usize {
+    let (local, table) = (hex(address), std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
+    let queue = table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let found = fields.next() == Some(&local) && fields.nth(1) == Some("0A");
+        let (_, queue) = fields.next()?.split_once(':')?;
+        if found { usize::from_str_radix(queue, 16).ok() } else { None }
+    });
+    queue.unwrap_or_else(|| panic!("nobody listens on {address}"))
+}
+
 /// How many wait for an IPv4 address to answer their attempt to connect.
 pub fn dials(address: SocketAddr) -> usize {
     let (remote, table) = (hex(address), std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());

@@ -11,6 +11,7 @@ mod links;
 mod many;
 mod polling;
 mod signals;
+mod status;
 mod tunnels;
 
 use std::fmt::Write;

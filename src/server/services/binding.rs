@@ -58,7 +58,10 @@ impl Services {
         let deadline = Instant::now() + RESOLVE_TIMEOUT;
         let failed = self.bind_each(missing, deadline).await;
         let failed = self.make_way(failed, deadline).await;
-        let faults = failed.iter().map(|(service, fault)| (key(&service.name), fault.to_string())).collect();
+        let faults: Vec<_> =
+            failed.iter().map(|(service, fault)| (key(&service.name), fault.to_string())).collect();
+        let named = failed.iter().map(|(service, fault)| (service.name.clone(), fault.to_string().into()));
+        self.unbound.set(named.collect());
         for (service, _) in failed {
             self.retry(service);
         }
@@ -173,6 +176,7 @@ impl Services {
     pub(super) async fn bound_at_last(&mut self, Bound { config, sockets }: Bound) {
         let Some(running) = self.running.get_mut(&config.name) else { return };
         running.retries = None;
+        self.unbound.change(|unbound| drop(unbound.remove(&config.name)));
         tracing::info!(service = %config.name, address = %config.bind_addr, "service listens at last");
         self.listen(&config.name, Some((sockets, config.bind_addr.clone()))).await;
     }
