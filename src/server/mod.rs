@@ -5,6 +5,7 @@
 //! door      where strangers wait: gate (how many, pure), strangers (failed authentications, pure), junk (the rest, pure)
 //! session   one connection until it is known for a control or a data channel
 //! admission a second client of a service: takeovers (who takes turns must wait, pure), pulse (is the first one alive)
+//! forgetful a map that forgets what is of no use any more (pure)
 //! services  starts, changes and ends services: what a reload does
 //! tokens    a service's token, and those it had before (pure)
 //! registry  services and sessions, behind one short lock
@@ -24,6 +25,7 @@ mod budget;
 mod control;
 mod datagrams;
 mod door;
+mod forgetful;
 mod gate;
 mod idle;
 mod junk;
