@@ -63,7 +63,7 @@ use crate::transport::{Acceptor, tcp};
 use budget::Budget;
 use door::Door;
 use listener::{Listeners, bind_all, resolve_or_wait};
-use registry::{Registry, Sockets};
+use registry::{Registry, SessionId, Sockets};
 use services::{Order, Services};
 use takeovers::Takeovers;
 
@@ -90,7 +90,7 @@ struct Shared {
     registry: Registry,
     counters: Arc<Counters>,
     door: Arc<Door>,
-    takeovers: Mutex<Takeovers>,
+    takeovers: Mutex<Takeovers<SessionId>>,
     /// What all services may keep idle.
     budget: Arc<Budget>,
 }
@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// The guard is never held across an await. A panic elsewhere leaves the table whole.
-    fn takeovers(&self) -> MutexGuard<'_, Takeovers> {
+    fn takeovers(&self) -> MutexGuard<'_, Takeovers<SessionId>> {
         self.takeovers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
