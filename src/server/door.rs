@@ -255,8 +255,8 @@ impl Drop for Acquaintance {
 fn tell(lines: &[Line], junk: Option<String>) {
     for Line { peer, failures } in lines {
         match peer {
-            Some(peer) => tracing::info!(%peer, failures, "authentication failed, more than once"),
-            None => tracing::info!(failures, "authentication failed, from many more addresses"),
+            Some(peer) => tracing::info!(%peer, failures, "authentication failed again"),
+            None => tracing::info!(failures, "authentication failed, at more addresses than are told apart"),
         }
     }
     if let Some(junk) = junk {
