@@ -177,6 +177,7 @@ fn pure_code_is_pure() {
         "counters.rs",
         "reload.rs",
         "server/pool.rs",
+        "server/forgetful.rs",
         "server/gate.rs",
         "server/junk.rs",
         "server/seldom.rs",

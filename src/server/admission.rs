@@ -1,21 +1,24 @@
 //! From a proven token to the session: a service has one client, so what becomes of a second one?
 //!
-//! `replace`: it takes the first one's place, at once; if the two do so by turns, it is held back. `refuse`: it is told
+//! `replace`: it takes the first one's place, at once; if two that are alive do so by turns, it is held back. `refuse`: it is told
 //! no while the first one is alive, that is, was authenticated with the present token and its kernel acknowledges a
 //! heartbeat that is sent now. The handshake's deadline has been met; everything here has one of its own.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::control::{self, Demand};
 use super::door::{Acquaintance, Complaint};
+use super::pulse;
 use super::registry::{Denied, Event, Incumbent, NewSession, Over, Service, SessionId};
 use super::session::refuse;
+use super::takeovers::Wait;
 use super::{Settings, Shared};
 use crate::config::{OnDuplicate, Secret};
 use crate::counters::Counters;
@@ -48,6 +51,8 @@ enum Decision {
     Admit(Over),
     /// The incumbent at this address is alive.
     Refuse(SocketAddr),
+    /// The incumbent's session is over: who is there now?
+    LookAgain,
     /// It has gone, or there is no place to wait.
     GiveUp(&'static str),
 }
@@ -55,59 +60,78 @@ enum Decision {
 impl Newcomer {
     /// Admits it or not, and says so.
     pub async fn serve(mut self, shared: Arc<Shared>, settings: Arc<Settings>) {
-        for _ in 0..ATTEMPTS {
+        let mut attempts = 0;
+        let mut turn = None;
+        while attempts < ATTEMPTS {
             let Some(incumbent) = shared.registry.incumbent(&self.digest) else {
                 match self.begin(&shared, &settings, Over::Only(None)) {
-                    Ok(_) => return,
+                    Ok(()) => return,
                     Err((same, Denied::Taken)) => self = *same,
                     Err((same, denied)) => return same.turn_away(&shared, denied).await,
                 }
+                attempts += 1;
                 continue;
             };
-            let Some(turn) = Turn::new(&shared, self.digest) else {
-                return self.give_up("too many others wait to take the client's place");
+            let turn = match &mut turn {
+                Some(turn) => turn,
+                none => match Turn::new(&shared, self.digest) {
+                    Some(new) => none.insert(new),
+                    None => return self.give_up("too many others wait to take the client's place"),
+                },
             };
             // Who knows only an old token does not take the place of who knows the present one.
             if incumbent.is_present && !shared.registry.is_present(&self.digest, &self.token) {
                 return self.refuse(&shared, incumbent.client).await;
             }
             let decision = match settings.config.on_duplicate {
-                OnDuplicate::Replace => self.await_turn(&incumbent, turn.wait).await,
+                OnDuplicate::Replace => self.await_turn(&incumbent, turn).await,
                 // Both know only a token that was replaced: as they may both come, they take turns.
-                OnDuplicate::Refuse if !incumbent.is_present => self.await_turn(&incumbent, turn.wait).await,
+                OnDuplicate::Refuse if !incumbent.is_present => self.await_turn(&incumbent, turn).await,
                 OnDuplicate::Refuse => self.feel_pulse(&incumbent).await,
             };
             match decision {
                 Decision::GiveUp(why) => return self.give_up(why),
                 Decision::Refuse(other) => return self.refuse(&shared, other).await,
-                Decision::Admit(over) => match self.begin(&shared, &settings, over) {
-                    Ok(replaced) => return turn.end(replaced),
-                    Err((same, Denied::Taken)) => self = *same,
-                    Err((same, denied)) => return same.turn_away(&shared, denied).await,
-                },
+                Decision::LookAgain => {}
+                Decision::Admit(over) => {
+                    match self.begin(&shared, &settings, over) {
+                        Ok(()) => return,
+                        Err((same, Denied::Taken)) => self = *same,
+                        Err((same, denied)) => return same.turn_away(&shared, denied).await,
+                    }
+                    attempts += 1;
+                }
             }
         }
         self.give_up("others were faster");
     }
 
-    /// Holds the newcomer back. If the incumbent ends in the meantime there is nothing to wait for.
-    async fn await_turn(&mut self, incumbent: &Incumbent, wait: Duration) -> Decision {
-        if wait > Duration::ZERO {
-            tracing::info!(
-                service = %self.service.config.name,
-                peer = %self.peer,
-                incumbent = %incumbent.client,
-                "client held back for {wait:?}: two clients of this service replace each other"
-            );
-        }
+    /// Holds the newcomer back, if it must wait, and while the incumbent is alive: it is asked.
+    async fn await_turn(&mut self, incumbent: &Incumbent, turn: &mut Turn<'_>) -> Decision {
+        let Some(mut wait) = turn.wait() else { return Decision::Admit(Over::Anyone) };
+        let Newcomer { service, peer, stream, .. } = self;
+        turn.tell_once(&service.config.name, *peer, incumbent.client, wait);
         let mut unexpected = [0];
-        tokio::select! {
-            biased;
-            () = self.service.scope.draining() => Decision::GiveUp("the service is gone"),
-            () = incumbent.scope.draining() => Decision::Admit(Over::Anyone),
-            () = sleep(wait) => Decision::Admit(Over::Anyone),
-            _ = self.stream.read(&mut unexpected) => Decision::GiveUp("it has gone"),
+        let mut death = pin!(async {
+            if incumbent.demand.pulse.is_felt().await {
+                std::future::pending().await
+            }
+        });
+        loop {
+            tokio::select! {
+                biased;
+                () = service.scope.draining() => return Decision::GiveUp("the service is gone"),
+                () = incumbent.scope.draining() => return Decision::LookAgain,
+                _ = stream.read(&mut unexpected) => return Decision::GiveUp("it has gone"),
+                () = &mut death => break,
+                () = sleep_until(wait.look.into()) => match turn.wait() {
+                    Some(more) => wait = more,
+                    None => break,
+                }
+            }
         }
+        // Another may have waited as long: not each has the place for a moment only.
+        Decision::Admit(Over::Only(Some(incumbent.session)))
     }
 
     async fn feel_pulse(&self, incumbent: &Incumbent) -> Decision {
@@ -147,14 +171,13 @@ impl Newcomer {
         let _ = timeout(control::WRITE_TIMEOUT, refuse(self.stream)).await;
     }
 
-    /// Begins the session, in a task of its own; says whether it replaced another. Err: it
-    /// may not.
+    /// Begins the session, in a task of its own. Err: it may not.
     fn begin(
         self,
         shared: &Arc<Shared>,
         settings: &Arc<Settings>,
         over: Over,
-    ) -> Result<bool, (Box<Newcomer>, Denied)> {
+    ) -> Result<(), (Box<Newcomer>, Denied)> {
         let scope = self.service.scope.child();
         let demand = Arc::new(Demand::default());
         let new = NewSession {
@@ -166,7 +189,7 @@ impl Newcomer {
             scope: scope.clone(),
             demand: demand.clone(),
         };
-        let begun = shared.registry.begin(new, over, std::time::Instant::now());
+        let begun = shared.registry.begin(new, over, now());
         let (session, replaced) = match begun {
             Ok(begun) => begun,
             Err(denied) => return Err((Box::new(self), denied)),
@@ -175,7 +198,10 @@ impl Newcomer {
         let name = &service.config.name;
         match replaced {
             Some(old) => {
-                tracing::warn!(service = %name, peer = %peer, replaced = %old, "client replaced another")
+                tracing::warn!(service = %name, peer = %peer, replaced = %old.client, "client replaced another");
+                // In this order: its task asks whether it was replaced.
+                shared.takeovers().on_takeover(digest, old.session, now());
+                old.cut();
             }
             None => tracing::info!(service = %name, peer = %peer, "client connected"),
         }
@@ -189,32 +215,45 @@ impl Newcomer {
         // A task of its own: the handshake's future is large.
         let owner = scope.clone();
         scope.spawn(async move { begun.serve(stream, owner).await });
-        Ok(replaced.is_some())
+        Ok(())
     }
 }
 
-/// A newcomer's place among those who wait for an incumbent's; given up on drop.
+/// A newcomer's place among those who want an incumbent's; given up on drop.
 struct Turn<'a> {
     shared: &'a Shared,
     digest: ServiceDigest,
-    wait: Duration,
-    taken: bool,
+    came: Instant,
+    told: bool,
 }
 
 impl<'a> Turn<'a> {
     fn new(shared: &'a Shared, digest: ServiceDigest) -> Option<Self> {
-        let wait = shared.takeovers().on_newcomer(digest, std::time::Instant::now())?;
-        Some(Turn { shared, digest, wait, taken: false })
+        let came = now();
+        shared.takeovers().on_newcomer(digest, came).then_some(Turn { shared, digest, came, told: false })
     }
 
-    fn end(mut self, taken: bool) {
-        self.taken = taken;
+    /// None: now it is its turn.
+    fn wait(&self) -> Option<Wait> {
+        self.shared.takeovers().wait(&self.digest, self.came, now())
+    }
+
+    fn tell_once(&mut self, service: &str, peer: SocketAddr, incumbent: SocketAddr, wait: Wait) {
+        if !std::mem::replace(&mut self.told, true) {
+            let wait = wait.until - self.came;
+            tracing::info!(
+                service,
+                %peer,
+                %incumbent,
+                "client held back for {wait:?}: two clients of this service replace each other"
+            );
+        }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.shared.takeovers().on_done(self.digest, self.taken, std::time::Instant::now());
+        self.shared.takeovers().on_done(&self.digest);
     }
 }
 
@@ -233,11 +272,11 @@ struct Begun {
 }
 
 impl Begun {
-    async fn serve(self, stream: Stream, scope: Scope) {
+    async fn serve(self, mut stream: Stream, scope: Scope) {
         let (name, peer) = (&self.service.config.name, self.peer);
         let connected = self.shared.counters.connected();
         tokio::select! {
-            end = self.until_end(stream) => {
+            end = self.until_end(&mut stream) => {
                 tracing::info!(service = %name, %peer, reason = %end, "client lost");
             }
             () = scope.draining() => tracing::debug!(service = %name, %peer, "control channel closed by this server"),
@@ -248,15 +287,21 @@ impl Begun {
         // For newcomers who wait for the place.
         scope.drain();
         drop(self.acquaintance);
+        if self.shared.takeovers().is_replaced(&self.digest, self.session) {
+            let was_live = pulse::of_replaced(stream).await;
+            self.shared.takeovers().on_heard(&self.digest, self.session, was_live);
+        } else {
+            drop(stream);
+        }
         // Where another has its place, the service hears of that one only: its visitors need not know.
         if is_last {
-            let revoked = !registry.is_good(&self.digest, &self.token, std::time::Instant::now());
+            let revoked = !registry.is_good(&self.digest, &self.token, now());
             // A service that is gone needs not to know.
             let _ = self.service.events.send(Event::ClientWent { session: self.session, revoked }).await;
         }
     }
 
-    async fn until_end(&self, mut stream: Stream) -> control::End {
+    async fn until_end(&self, stream: &mut Stream) -> control::End {
         // The service learns of the session before any of its data channels can come.
         let came = Event::ClientCame { session: self.session, demand: self.demand.clone() };
         if self.service.events.send(came).await.is_err() {
@@ -272,4 +317,9 @@ impl Begun {
             Err(_) => control::End::Failed(io::ErrorKind::TimedOut.into()),
         }
     }
+}
+
+/// The clock of tokio, which a test can turn.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

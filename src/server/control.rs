@@ -75,8 +75,8 @@ impl std::fmt::Display for End {
     }
 }
 
-/// Serves the channel until it ends. Dropping the future closes it.
-pub async fn serve(mut channel: Stream, demand: &Demand, heartbeat: Option<Duration>) -> End {
+/// Serves the channel until it ends.
+pub async fn serve(channel: &mut Stream, demand: &Demand, heartbeat: Option<Duration>) -> End {
     let mut unexpected = [0];
     let mut beat = None;
     loop {

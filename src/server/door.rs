@@ -3,7 +3,6 @@
 //! The decisions are pure ([`Gate`], [`Strangers`], [`Junk`]); here are their locks, the log lines, and the reserved
 //! descriptors. No guard is held across an await. A panic elsewhere leaves the tables whole: each change is one call.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -18,6 +17,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep};
 
+use super::forgetful::Forgetful;
 use super::gate::{Cap, Gate, Place, Source};
 use super::junk::{Junk, Kind};
 use super::seldom::Seldom;
@@ -37,7 +37,7 @@ pub struct Door {
     strangers: Mutex<Strangers>,
     junk: Mutex<Junk>,
     /// Lines about services that would otherwise come without end.
-    seldom: Mutex<HashMap<(Complaint, Arc<str>), Seldom>>,
+    seldom: Mutex<Forgetful<(Complaint, Arc<str>), Seldom>>,
     /// At most [`RESERVE`].
     reserve: Mutex<Vec<OwnedFd>>,
     /// Whether some of the reserve is missing.
@@ -160,12 +160,9 @@ impl Door {
 
     /// Something about a service that is told once a minute: how often it was since it was told last, if that is now.
     pub fn complain(&self, what: Complaint, service: &Arc<str>) -> Option<u64> {
-        let (key, now) = ((what, service.clone()), now());
+        let now = now();
         let mut seldom = lock(&self.seldom);
-        if !seldom.contains_key(&key) {
-            seldom.retain(|_, seldom| !seldom.is_old(now));
-        }
-        seldom.entry(key).or_default().on_event(now)
+        seldom.entry((what, service.clone()), |seldom| !seldom.is_old(now)).on_event(now)
     }
 
     /// Tells, from time to time, of what was only counted. Sleeps while there is nothing.
@@ -258,8 +255,8 @@ impl Drop for Acquaintance {
 fn tell(lines: &[Line], junk: Option<String>) {
     for Line { peer, failures } in lines {
         match peer {
-            Some(peer) => tracing::info!(%peer, failures, "authentication failed, more than once"),
-            None => tracing::info!(failures, "authentication failed, from many more addresses"),
+            Some(peer) => tracing::info!(%peer, failures, "authentication failed again"),
+            None => tracing::info!(failures, "authentication failed, at more addresses than are told apart"),
         }
     }
     if let Some(junk) = junk {

@@ -5,6 +5,7 @@
 //! door      where strangers wait: gate (how many, pure), strangers (failed authentications, pure), junk (the rest, pure)
 //! session   one connection until it is known for a control or a data channel
 //! admission a second client of a service: takeovers (who takes turns must wait, pure), pulse (is the first one alive)
+//! forgetful a map that forgets what is of no use any more (pure)
 //! services  starts, changes and ends services: what a reload does
 //! tokens    a service's token, and those it had before (pure)
 //! registry  services and sessions, behind one short lock
@@ -24,6 +25,7 @@ mod budget;
 mod control;
 mod datagrams;
 mod door;
+mod forgetful;
 mod gate;
 mod idle;
 mod junk;
@@ -62,7 +64,7 @@ use crate::transport::{Acceptor, tcp};
 use budget::Budget;
 use door::Door;
 use listener::{Listeners, bind_all, resolve_or_wait};
-use registry::{Registry, Sockets};
+use registry::{Registry, SessionId, Sockets};
 use services::{Order, Services};
 use takeovers::Takeovers;
 
@@ -89,7 +91,7 @@ struct Shared {
     registry: Registry,
     counters: Arc<Counters>,
     door: Arc<Door>,
-    takeovers: Mutex<Takeovers>,
+    takeovers: Mutex<Takeovers<SessionId>>,
     /// What all services may keep idle.
     budget: Arc<Budget>,
 }
@@ -101,7 +103,7 @@ impl Shared {
     }
 
     /// The guard is never held across an await. A panic elsewhere leaves the table whole.
-    fn takeovers(&self) -> MutexGuard<'_, Takeovers> {
+    fn takeovers(&self) -> MutexGuard<'_, Takeovers<SessionId>> {
         self.takeovers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,20 +3,30 @@
 //! Who asks and who holds the connection are two tasks. [`Pulse`] is the number of the last question, and that of the
 //! last one with an answer: asking never blocks the connection's task, and who asks at the same time shares an answer.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::sys;
+use crate::transport::Stream;
+use crate::wire::ControlCommand;
 
 /// How long a kernel may take to acknowledge.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the acknowledgement is looked for: nothing announces it.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Who has acknowledged something so short a time ago was alive.
+const LATELY: Duration = Duration::from_secs(1);
+
+/// The state TCP_ESTABLISHED.
+const ESTABLISHED: u8 = 1;
 
 /// The questions to one control channel.
 #[derive(Debug, Default)]
@@ -84,11 +94,49 @@ impl Beat {
     }
 }
 
+/// Closes the control channel of a client that was replaced; says whether it had been alive: whether its kernel
+/// acknowledges a heartbeat.
+///
+/// If the answer is a reset, or an end is here already, there are two cases: a client that hangs up as soon as it is
+/// replaced, and a machine that has forgotten the connection. The latter has acknowledged nothing for a while.
+pub async fn of_replaced(mut channel: Stream) -> bool {
+    let Ok(info) = sys::tcp_info(channel.tcp()) else { return false };
+    let was_lively = Duration::from_millis(info.tcpi_last_ack_recv.into()) < LATELY;
+    if info.tcpi_state != ESTABLISHED {
+        return was_lively;
+    }
+    let heard = timeout(PATIENCE, async {
+        channel.write_all(&ControlCommand::HeartBeat.encode()).await?;
+        channel.flush().await?;
+        let at_once = matches!(sys::unacknowledged(channel.tcp()), Ok(0));
+        channel.shutdown().await?;
+        // The end counts as a byte. It may be acknowledged later.
+        while !at_once && !matches!(sys::unacknowledged(channel.tcp()), Ok(0 | 1)) {
+            if let Some(error) = channel.tcp().take_error()? {
+                return Err(error);
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
+    });
+    match heard.await {
+        Ok(Ok(())) => true,
+        // What shutdown says of a reset connection is not why.
+        Ok(Err(error)) => was_lively && is_reset(&channel.tcp().take_error().ok().flatten().unwrap_or(error)),
+        Err(_) => false,
+    }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | NotConnected)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::AsyncReadExt;
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -138,5 +186,50 @@ mod tests {
         let task = tokio::spawn(serve(pulse.clone(), one, false));
         assert!(!pulse.is_felt().await);
         task.abort();
+    }
+
+    #[tokio::test]
+    async fn who_was_replaced_is_told_and_known_to_have_been_alive() {
+        let (one, mut two) = pair().await;
+        let begun = Instant::now();
+        // It stands still, its kernel does not.
+        assert!(of_replaced(Stream::Tcp(one)).await);
+        assert!(begun.elapsed() < PATIENCE);
+        let mut told = Vec::new();
+        two.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, ControlCommand::HeartBeat.encode());
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_at_once_was_alive() {
+        for is_reset in [false, true] {
+            let (one, two) = pair().await;
+            if is_reset {
+                crate::transport::tcp::reset_on_drop(&two);
+            }
+            drop(two);
+            let begun = Instant::now();
+            assert!(of_replaced(Stream::Tcp(one)).await);
+            assert!(begun.elapsed() < PATIENCE);
+        }
+    }
+
+    /// The same, long after it has acknowledged anything.
+    #[tokio::test]
+    async fn whose_machine_has_forgotten_the_connection_was_not_alive() {
+        let (one, two) = pair().await;
+        sleep(LATELY + LOOK).await;
+        crate::transport::tcp::reset_on_drop(&two);
+        drop(two);
+        assert!(!of_replaced(Stream::Tcp(one)).await);
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_was_not_alive() {
+        let begun = Instant::now();
+        let (one, _two) = pair().await;
+        while one.writable().await.is_ok() && one.try_write(&[0; 65_536]).is_ok() {}
+        assert!(!of_replaced(Stream::Tcp(one)).await);
+        assert!(begun.elapsed() >= PATIENCE);
     }
 }

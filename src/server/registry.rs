@@ -117,6 +117,24 @@ pub struct Incumbent {
     pub is_present: bool,
 }
 
+/// A session that has lost its place.
+#[derive(Debug)]
+#[must_use = "its control channel is open until it is cut"]
+pub struct Replaced {
+    /// Which.
+    pub session: SessionId,
+    /// Its client's address.
+    pub client: SocketAddr,
+    scope: Scope,
+}
+
+impl Replaced {
+    /// Ends its control channel.
+    pub fn cut(self) {
+        self.scope.cut();
+    }
+}
+
 /// Whose place a session may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
@@ -240,14 +258,14 @@ impl Registry {
         }
     }
 
-    /// Makes a session the current one of its service. An earlier one is cut, and its client's address returned.
-    /// Nothing that was found out before counts: a reload may have come since.
+    /// Makes a session the current one of its service. An earlier one is returned: the caller cuts it. Nothing that was
+    /// found out before counts: a reload may have come since.
     pub fn begin(
         &self,
         new: NewSession,
         over: Over,
         now: Instant,
-    ) -> Result<(SessionId, Option<SocketAddr>), Denied> {
+    ) -> Result<(SessionId, Option<Replaced>), Denied> {
         let NewSession { digest, key, token, service, client, scope, demand } = new;
         let mut inner = self.lock();
         let Some(present) = inner.services.get(&digest) else { return Err(Denied::Revoked) };
@@ -269,10 +287,8 @@ impl Registry {
         let replaced = inner.current.insert(digest, key).and_then(|old| inner.sessions.remove(&old));
         inner.sessions.insert(key, Session { id, token, service, client, scope, demand });
         drop(inner);
-        let replaced = replaced.map(|session| {
-            session.scope.cut();
-            session.client
-        });
+        let replaced =
+            replaced.map(|Session { id, client, scope, .. }| Replaced { session: id, client, scope });
         Ok((id, replaced))
     }
 

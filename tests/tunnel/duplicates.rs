@@ -11,8 +11,11 @@ use nix::sys::signal::Signal;
 use super::common::process::Process;
 use super::common::raw::{AUTH_FAILED, Control, ONE, ZERO, rest, take};
 use super::common::service::Local;
-use super::common::tunnel::{Build, Link, Plan, Role, Service};
-use super::common::{announce, skip, visitor};
+use super::common::tunnel::{Build, Kind, Link, Plan, Role, Service};
+use super::common::{announce, net, skip, visitor};
+use super::line::Line;
+use super::line::middlebox::Gone;
+use super::line::tunnel::Tunnel;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -76,6 +79,67 @@ fn clients_that_replace_each_other_are_slowed_down() {
     let log = server.stderr();
     let line = log.lines().find(|line| line.contains("client held back")).unwrap();
     assert!(line.contains(" peer=127.0.0.1:") && line.contains(" incumbent=127.0.0.1:"), "{line}");
+}
+
+/// Three of them: two wait, and not each of the two has the place for a moment only.
+#[test]
+fn newcomers_who_wait_do_not_replace_each_other_at_once() {
+    let (plan, _local) = plan("replace");
+    let server = plan.start_server(Build::Ours);
+    let _replaced: Vec<_> = (0..4).map(|_| open(&plan).accepted()).collect();
+    let begun = Instant::now();
+    let first = open(&plan);
+    server.wait_for("client held back for 1s");
+    // Whose turn comes first is known.
+    std::thread::sleep(SECOND / 5);
+    let second = open(&plan);
+    let first = first.accepted();
+    assert!(begun.elapsed() >= SECOND, "{:?}", begun.elapsed());
+    let second = second.accepted();
+    assert!(begun.elapsed() >= 2 * SECOND, "{:?}", begun.elapsed());
+    net::wait("who is replaced is not told", || !is_held(&first));
+    assert!(is_held(&second));
+}
+
+/// A single client that finds nothing but its own dead channels, because a router on the way forgets them: nobody
+/// replaces anybody, so it never waits.
+#[test]
+fn a_single_client_behind_dead_channels_is_not_held_back() {
+    let test = "tunnel::duplicates::a_single_client_behind_dead_channels_is_not_held_back";
+    for (how, pause) in [(Gone::Silently, SECOND * 6 / 10), (Gone::WithReset, SECOND * 11 / 10)] {
+        let Some(line) = Line::new(test, 1) else { return };
+        let tunnel =
+            Tunnel::new(line, Build::Ours, Link::tcp(), &[("echo", Kind::Tcp, ([127, 0, 0, 1], 9).into())]);
+        let config = tunnel.plan.write("server.toml", &tunnel.plan.server_toml());
+        let command = || Process::start("server on a line", Build::Ours.command(Role::Server, &config));
+        let server = tunnel.line.server.run(command);
+        server.wait_for("server is listening");
+        let (plan, line) = (&tunnel.plan, &tunnel.line);
+        let mut dead = Vec::new();
+        let waits: Vec<_> = (0..10)
+            .map(|_| {
+                let begun = Instant::now();
+                let client = line.client.run(|| open(plan).accepted());
+                let waited = begun.elapsed();
+                // Nothing is under way any more, nor its acknowledgement: else the server would hear of the reset.
+                assert_eq!(take::<32>(&client.stream), [0; 32], "the pool's requests");
+                std::thread::sleep(SECOND / 10);
+                dead.push(client);
+                line.forget(how);
+                // What a client waits at least before it connects again.
+                std::thread::sleep(pause);
+                waited
+            })
+            .collect();
+        let log = server.stderr();
+        announce(&format!("a single client behind channels that went {how:?}: {waits:.0?}"));
+        assert_eq!(log.matches("client replaced another").count(), 9, "{log}");
+        assert!(!log.contains("client held back"), "{log}");
+        // Two live clients on the same line are held back.
+        let begun = Instant::now();
+        let _live: Vec<_> = (0..5).map(|_| line.client.run(|| open(plan).accepted())).collect();
+        assert!(begun.elapsed() >= SECOND, "{:?}", begun.elapsed());
+    }
 }
 
 /// Two real clients: the service is there all the time.

@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../line/mod.rs"]
+mod line;
 
 mod asking;
 mod datagrams;
