@@ -7,6 +7,7 @@ mod common;
 
 mod asking;
 mod datagrams;
+mod descriptors;
 mod duplicates;
 mod fake_client;
 mod fake_server;
