@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::common::process::Process;
 use super::common::service::Local;
-use super::common::tunnel::{Build, Link, Plan, Role, Service};
+use super::common::tunnel::{Build, Link, Plan, Role, Service, start_with};
 use super::common::{PATIENCE, announce, net, visitor};
 
 /// Services that share a local one.
@@ -145,5 +146,68 @@ fn visitors_that_take_all_descriptors_do_not_keep_a_client_out() {
     for service in &plan.services {
         visitor::wait_served(service.visitors);
         assert!(visitor::try_echo(service.visitors, b"hello").is_ok());
+    }
+}
+
+/// Whatever the limit: the program says that it is too low, and ends with the exit code of what fails at the start; or
+/// it runs, and visitors are served or reset. It never panics, and it stops when it is told to.
+#[test]
+fn any_limit_of_open_files_is_enough_or_is_said_to_be_too_low() {
+    let local = Local::echo();
+    let next = AtomicUsize::new(3);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let open_files = next.fetch_add(1, SeqCst);
+                    if open_files > 40 {
+                        return;
+                    }
+                    for apart in [true, false] {
+                        tunnel_with(open_files, apart, &local);
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn tunnel_with(open_files: usize, apart: bool, local: &Local) {
+    let mut plan = plan(1, local);
+    plan.server_lines = "visitor_timeout = 2\n".to_owned();
+    let (server, client) = (plan.server_toml(), plan.client_toml());
+    let configs = match apart {
+        true => vec![plan.write("server.toml", &server), plan.write("client.toml", &client)],
+        false => vec![plan.write("both.toml", &format!("{server}{client}"))],
+    };
+    let mut running: Vec<_> = configs.iter().map(|config| start_with(open_files, config)).collect();
+    let addr = plan.services[0].visitors;
+    let ended = |process: &mut Process| !process.is_running();
+    net::wait("the server neither listens nor ends", || net::listens(addr) || ended(&mut running[0]));
+    if open_files == 40 {
+        visitor::wait_served(addr);
+    }
+    if !ended(&mut running[0]) {
+        // Served or reset, with what there is: no visitor is left in silence.
+        (0..5).for_each(|_| {
+            drop(served(addr).inspect_err(|error| assert!(visitor::is_reset(error), "{error}")))
+        });
+    }
+    for process in &mut running {
+        net::wait("it says nothing", || !process.log().is_empty() || ended(process));
+        // It may have ended by itself.
+        let told = process.is_running();
+        if told {
+            process.signal(Signal::SIGTERM);
+        }
+        let (status, log) = (process.wait(), process.stderr());
+        assert!(!log.contains("panicked"), "{open_files} open files: {log}");
+        match status.code() {
+            Some(0) if told => {}
+            Some(1 | 78) => assert!(log.contains("error: ") && log.contains("os error 24"), "{log}"),
+            // Not even the libraries could be loaded.
+            Some(127) => assert!(log.contains("shared librar"), "{log}"),
+            _ => panic!("{open_files} open files: {status}\n{log}"),
+        }
     }
 }
