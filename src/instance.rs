@@ -160,7 +160,10 @@ impl Plan {
         let (runtime, signals) = match runtime(again.is_some()) {
             Ok(started) => started,
             Err(error) => {
-                output::complain(&format!("error: cannot start the runtime: {error}\n"));
+                output::complain(&format!(
+                    "error: cannot start the runtime: {error} (ulimit -n, or LimitNOFILE= in systemd's unit, may be too \
+                     low)\n"
+                ));
                 return Exit::Runtime;
             }
         };

@@ -1,6 +1,7 @@
 //! What an instance needs of its process: a runtime, signals that wait to be read, enough open files.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
@@ -29,6 +30,7 @@ pub fn is_managed() -> bool {
 pub fn runtime(hangups: bool) -> io::Result<(Runtime, Signals)> {
     // Before there are other threads: they inherit what is blocked.
     let signals = Signals::block(hangups)?;
+    spare(signals.as_fd(), SPARE)?;
     #[cfg(feature = "cli")]
     let mut builder = Builder::new_multi_thread();
     #[cfg(not(feature = "cli"))]
@@ -39,6 +41,19 @@ pub fn runtime(hangups: bool) -> io::Result<(Runtime, Signals)> {
     let signals = Signals(Receiver::from_owned_fd_unchecked(signals.into())?);
     drop(entered);
     Ok((runtime, signals))
+}
+
+/// Descriptors that must be there at the start: tokio's runtime panics without some of them, and what it serves needs
+/// some, too.
+const SPARE: u8 = 12;
+
+/// Opens so many copies, and closes them.
+fn spare(of: BorrowedFd<'_>, count: u8) -> io::Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let copy = of.try_clone_to_owned()?;
+    spare(copy.as_fd(), count - 1)
 }
 
 /// What a signal asks for.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 
-use super::budget::Budget;
+use super::budget::Share;
 use crate::relay::Ready;
 use crate::transport::Stream;
 
@@ -26,7 +26,7 @@ pub struct IdleChannels {
     channels: HashMap<ChannelId, Watched>,
     ready: Arc<Ready<ChannelId>>,
     last: u64,
-    budget: Arc<Budget>,
+    share: Share,
 }
 
 #[derive(Debug)]
@@ -36,14 +36,14 @@ struct Watched {
 }
 
 impl IdleChannels {
-    /// None yet; those that come are part of this budget.
-    pub fn new(budget: Arc<Budget>) -> Self {
-        IdleChannels { channels: HashMap::new(), ready: Arc::default(), last: 0, budget }
+    /// None yet; those that come are this share.
+    pub fn new(share: Share) -> Self {
+        IdleChannels { channels: HashMap::new(), ready: Arc::default(), last: 0, share }
     }
 
     /// How many there may be.
     pub fn allowed(&self) -> usize {
-        self.budget.allows(self.channels.len())
+        self.share.allowed()
     }
 
     /// Watches a channel.
@@ -54,14 +54,14 @@ impl IdleChannels {
         // To be looked at once: from then on its socket wakes it.
         waker.wake_by_ref();
         self.channels.insert(id, Watched { stream, waker });
-        self.budget.add(1);
+        self.share.set(self.channels.len());
         id
     }
 
     /// Takes a channel out, to use it or to close it.
     pub fn take(&mut self, id: ChannelId) -> Option<Stream> {
         let taken = self.channels.remove(&id)?;
-        self.budget.remove(1);
+        self.share.set(self.channels.len());
         Some(taken.stream)
     }
 
@@ -78,12 +78,6 @@ impl IdleChannels {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-}
-
-impl Drop for IdleChannels {
-    fn drop(&mut self) {
-        self.budget.remove(self.channels.len());
     }
 }
 
@@ -107,6 +101,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
+    use super::super::budget::Budget;
     use super::*;
     use crate::transport::tcp;
 
@@ -124,7 +119,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_a_reset_and_a_byte_are_seen_and_silence_is_not() {
-        let mut idle = IdleChannels::new(Arc::new(Budget::of_process()));
+        let mut idle = IdleChannels::new(Budget::new(1).idle());
         let mut far = Vec::new();
         let mut ids = Vec::new();
         for _ in 0..4 {
@@ -154,7 +149,7 @@ mod tests {
     /// Also one that died before it was watched, and one that is used: that is not the watch's business any more.
     #[tokio::test]
     async fn the_watch_begins_at_once_and_ends_at_once() {
-        let mut idle = IdleChannels::new(Arc::new(Budget::of_process()));
+        let mut idle = IdleChannels::new(Budget::new(1).idle());
         let (near, far) = pair().await;
         drop(far);
         let dead = idle.insert(Stream::Tcp(near));

@@ -13,7 +13,7 @@
 //! service   one TCP service: visitors and channels meet in the pool
 //! pool      who gets whom (pure), with requests (what was asked of the client) and stock (how many to keep idle)
 //! idle      channels that wait for a visitor, watched
-//! budget    idle channels of all services
+//! budget    what of the open files is for idle channels and for visitors that wait, of all services
 //! seats     how many visitors a service has
 //! visitor   StartForward, the relay, the log line
 //! datagrams one UDP service
@@ -92,7 +92,7 @@ struct Shared {
     counters: Arc<Counters>,
     door: Arc<Door>,
     takeovers: Mutex<Takeovers<SessionId>>,
-    /// What all services may keep idle.
+    /// What all services share.
     budget: Arc<Budget>,
 }
 
@@ -170,6 +170,9 @@ impl Server {
         acceptor: Acceptor,
         counters: Arc<Counters>,
     ) -> Result<Server, StartError> {
+        // Before something fails for the want of it.
+        budget::warn_if_short(config.services.len());
+        let budget = Arc::new(Budget::new(config.services.len()));
         let at = |key: String| move |error: io::Error| StartError { key, message: error.to_string() };
         let addresses = resolve_or_wait(&config.bind_addr, "server.bind_addr").await;
         let control = bind_all(addresses, "server.bind_addr", tcp::listen, TcpListener::local_addr)
@@ -185,7 +188,7 @@ impl Server {
             door: Arc::new(Door::new(counters.clone())),
             counters,
             takeovers: Mutex::default(),
-            budget: Arc::new(Budget::of_process()),
+            budget,
         };
         Ok(Server {
             shared,

@@ -47,6 +47,8 @@ pub enum Why {
     Timeout,
     /// Too many wait already.
     Full,
+    /// Too many wait for all services together.
+    Crowded,
 }
 
 impl Why {
@@ -56,6 +58,7 @@ impl Why {
             Why::NoClient => "no client",
             Why::Timeout => "no data channel in time",
             Why::Full => "too many visitors wait",
+            Why::Crowded => "too many visitors wait in all services together",
         }
     }
 }
@@ -69,8 +72,6 @@ pub struct Settings {
     pub max_waiting: usize,
     /// Channels that may be idle.
     pub max_idle: usize,
-    /// Channels that a new client is asked for.
-    pub at_first: usize,
     /// An idle channel is replaced when it is as old as this, or a little sooner.
     pub age: Duration,
 }
@@ -80,6 +81,17 @@ impl Settings {
     pub fn longest_wait(&self) -> Duration {
         if self.visitor_timeout.is_zero() { DEFAULT_WAIT } else { self.visitor_timeout }
     }
+}
+
+/// What other services leave to this one. It may change at any time.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// Channels that a new client is asked for; 0: none before somebody visits.
+    pub at_first: usize,
+    /// Channels that may be kept in store.
+    pub idle: usize,
+    /// Visitors that may wait.
+    pub waiting: usize,
 }
 
 #[derive(Debug)]
@@ -110,8 +122,7 @@ pub struct Pool<V, C> {
     idle: VecDeque<Idle<C>>,
     requests: Requests,
     stock: Stock,
-    /// Channels that may be kept in store, as others have need, too.
-    allowed: usize,
+    allowance: Allowance,
     trim_at: Instant,
     random: fastrand::Rng,
 }
@@ -124,15 +135,15 @@ enum Presence {
 
 impl<V, C: PartialEq> Pool<V, C> {
     /// No client, no visitor: as after a start at `now`. `random` spreads the ages of channels.
-    pub fn new(settings: Settings, random: fastrand::Rng, now: Instant) -> Self {
+    pub fn new(settings: Settings, allowance: Allowance, random: fastrand::Rng, now: Instant) -> Self {
         Pool {
             settings,
             client: Presence::GoneSince(now),
             waiting: VecDeque::new(),
             idle: VecDeque::new(),
             requests: Requests::new(now),
-            stock: Stock::new(settings.at_first, now),
-            allowed: usize::MAX,
+            stock: Stock::new(allowance.at_first, now),
+            allowance,
             trim_at: now,
             random,
         }
@@ -141,7 +152,6 @@ impl<V, C: PartialEq> Pool<V, C> {
     /// Other settings from now on. Who waits already goes on waiting, but not longer than a visitor that comes now.
     pub fn configure(&mut self, settings: Settings, now: Instant) -> Vec<Action<V, C>> {
         self.settings = settings;
-        self.stock.set_at_first(settings.at_first);
         let latest = now + settings.longest_wait();
         self.waiting.iter_mut().for_each(|waiting| waiting.until = waiting.until.min(latest));
         let mut actions = Vec::new();
@@ -154,10 +164,16 @@ impl<V, C: PartialEq> Pool<V, C> {
         actions
     }
 
-    /// From now on so many channels, and those that a new client is asked for, may be kept in store. Obeyed when the next
-    /// thing happens; those that are too many are closed in a while.
-    pub fn allow(&mut self, idle: usize) {
-        self.allowed = idle;
+    /// Other services leave so much. Obeyed when the next thing happens; channels that are too many are closed in a
+    /// while, visitors stay.
+    pub fn allow(&mut self, allowance: Allowance) {
+        self.allowance = allowance;
+        self.stock.set_at_first(allowance.at_first);
+    }
+
+    /// Visitors that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// A client was authenticated, perhaps in another's place: its predecessor's channels are of no use.
@@ -194,6 +210,9 @@ impl<V, C: PartialEq> Pool<V, C> {
         };
         if self.waiting.len() >= self.settings.max_waiting {
             return vec![Action::Refuse(visitor, Why::Full)];
+        }
+        if self.waiting.len() >= self.allowance.waiting && self.idle.is_empty() {
+            return vec![Action::Refuse(visitor, Why::Crowded)];
         }
         self.stock.on_visitor(now);
         self.waiting.push_back(Waiting { visitor, until: now + wait, since: now });
@@ -275,7 +294,7 @@ impl<V, C: PartialEq> Pool<V, C> {
         };
         let renewal = self.idle.get(self.old(now)).map(|idle| idle.renew);
         let overtime = self.idle.front().map(|idle| idle.renew + OVERTIME);
-        let trim = (self.idle.len() > self.stock.least()).then_some(self.trim_at);
+        let trim = (self.idle.len() > self.stock.least().min(self.allowance.idle)).then_some(self.trim_at);
         [visitor, request, renewal, overtime, trim].into_iter().flatten().min()
     }
 
@@ -296,8 +315,10 @@ impl<V, C: PartialEq> Pool<V, C> {
         let mut actions = self.settle(now);
         if self.idle.len() > self.settings.max_idle {
             actions.extend(self.idle.pop_front().map(|idle| Action::Surplus(idle.channel)));
-        } else if self.old(now) > 0 && self.idle.len() > self.target(now) {
-            // This is its replacement.
+        } else if self.idle.len() > self.allowance.idle
+            || (self.old(now) > 0 && self.idle.len() > self.target(now))
+        {
+            // Others need the descriptor; or this is its replacement.
             actions.extend(self.idle.pop_front().map(|idle| Action::Discard(idle.channel)));
         }
         actions
@@ -335,8 +356,7 @@ impl<V, C: PartialEq> Pool<V, C> {
     }
 
     fn target(&self, now: Instant) -> usize {
-        let allowed = self.allowed.max(self.settings.at_first).min(self.settings.max_idle);
-        self.stock.target(now).min(allowed)
+        self.stock.target(now).min(self.allowance.idle).min(self.settings.max_idle)
     }
 
     /// Idle channels that are to be replaced.

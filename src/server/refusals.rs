@@ -14,6 +14,8 @@ pub enum Refusal {
     Visitors,
     /// `max_waiting`.
     Waiting,
+    /// Those that wait for all services together, for each holds a descriptor.
+    WaitingInAll,
     /// `max_channels`.
     Channels,
     /// `max_visitors` of a UDP service.
@@ -21,8 +23,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Refusal; 5] =
-        [Refusal::NotAllowed, Refusal::Visitors, Refusal::Waiting, Refusal::Channels, Refusal::Flows];
+    const ALL: [Refusal; 6] = [
+        Refusal::NotAllowed,
+        Refusal::Visitors,
+        Refusal::Waiting,
+        Refusal::WaitingInAll,
+        Refusal::Channels,
+        Refusal::Flows,
+    ];
 
     /// The reason in a log line.
     pub fn as_str(self) -> &'static str {
@@ -30,6 +38,9 @@ impl Refusal {
             Refusal::NotAllowed => "their addresses are not allowed",
             Refusal::Visitors => "max_visitors are there",
             Refusal::Waiting => "max_waiting visitors wait for a data channel",
+            Refusal::WaitingInAll => {
+                "in all services together, as many visitors wait for a data channel as the limit of open files allows"
+            }
             Refusal::Channels => "max_channels wait for a visitor",
             Refusal::Flows => "max_visitors are there",
         }

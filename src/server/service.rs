@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::budget::Budget;
+use super::budget::{Budget, Share};
 use super::control::Demand;
 use super::door::Door;
 use super::idle::{ChannelId, IdleChannels, is_dead};
 use super::listener::Listeners;
-use super::pool::{self, Pool, Settings, Why};
+use super::pool::{self, Allowance, Pool, Settings, Why};
 use super::refusals::{Line, Refusal, Refusals};
 use super::registry::{Event, SessionId, Sockets};
 use super::seats::Seats;
@@ -47,27 +47,19 @@ pub struct Rules {
     pub tcp: TcpOptions,
     /// How long a visitor waits.
     pub visitor_timeout: Duration,
-    /// The server's services, which share what may be idle.
-    pub services: usize,
 }
 
 impl Rules {
     /// For one of a server's services.
     pub fn new(server: &config::Server, config: Arc<ServerService>) -> Self {
-        Rules {
-            config,
-            tcp: server.tcp,
-            visitor_timeout: server.visitor_timeout,
-            services: server.services.len(),
-        }
+        Rules { config, tcp: server.tcp, visitor_timeout: server.visitor_timeout }
     }
 
-    fn settings(&self, budget: &Budget) -> Settings {
+    fn settings(&self) -> Settings {
         Settings {
             visitor_timeout: self.visitor_timeout,
             max_waiting: self.config.limits.waiting,
             max_idle: self.config.limits.channels,
-            at_first: budget.at_first(self.services),
             age: if self.tcp.keepalive_idle <= KEPT_ALIVE { AGE_KEPT_ALIVE } else { AGE },
         }
     }
@@ -77,7 +69,7 @@ impl Rules {
 pub struct TcpService {
     /// What it is run by.
     pub rules: Rules,
-    /// What all services may keep idle.
+    /// What all services share.
     pub budget: Arc<Budget>,
     /// The server's counters.
     pub counters: Arc<Counters>,
@@ -93,16 +85,19 @@ impl TcpService {
     /// Serves until the scope drains. Visitors that still wait are reset.
     pub async fn run(self, mut listeners: Listeners, mut events: mpsc::Receiver<Event>, scope: Scope) {
         let door = self.door.clone();
+        let (idle, waiting) = (IdleChannels::new(self.budget.idle()), self.budget.waiting());
+        let allowance = allowance(&self.budget, &idle, &waiting);
         let mut running = Running {
-            pool: Pool::new(self.rules.settings(&self.budget), fastrand::Rng::new(), Instant::now()),
-            idle: IdleChannels::new(self.budget.clone()),
+            pool: Pool::new(self.rules.settings(), allowance, fastrand::Rng::new(), Instant::now()),
+            idle,
+            waiting,
             client: None,
             seats: Seats::default(),
             refusals: Refusals::default(),
             service: self,
         };
         loop {
-            running.pool.allow(running.idle.allowed());
+            running.share();
             let deadline = running.next_deadline();
             let actions = tokio::select! {
                 biased;
@@ -145,12 +140,20 @@ struct Running {
     pool: Pool<Visitor, ChannelId>,
     /// The channels that the pool knows by name.
     idle: IdleChannels,
+    /// The share of those that wait in the pool.
+    waiting: Share,
     client: Option<(SessionId, Arc<Demand>)>,
     seats: Seats,
     refusals: Refusals,
 }
 
 impl Running {
+    /// Tells other services what this one has, and the pool what they leave.
+    fn share(&mut self) {
+        self.waiting.set(self.pool.waiting());
+        self.pool.allow(allowance(&self.service.budget, &self.idle, &self.waiting));
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         let pool = self.pool.next_deadline(Instant::now());
         [pool, self.refusals.next()].into_iter().flatten().min()
@@ -167,7 +170,7 @@ impl Running {
     /// Other rules from now on. Relays, and visitors that wait, are not sent away.
     fn configure(&mut self, rules: Rules) -> Vec<Action> {
         self.service.rules = rules;
-        let settings = self.service.rules.settings(&self.service.budget);
+        let settings = self.service.rules.settings();
         self.pool.configure(settings, Instant::now())
     }
 
@@ -188,7 +191,7 @@ impl Running {
         };
         tcp::set_options(&tcp, &self.service.rules.tcp, config.nodelay);
         let since = tokio::time::Instant::now();
-        let until = since + self.service.rules.settings(&self.service.budget).longest_wait();
+        let until = since + self.service.rules.settings().longest_wait();
         let visitor = Visitor { tcp, peer, since, until, moves: 0, seat };
         self.pool.on_visitor(visitor, since.into_std())
     }
@@ -245,9 +248,10 @@ impl Running {
                         demand.add(n);
                     }
                 }
-                Action::Refuse(visitor, Why::Full) => {
+                Action::Refuse(visitor, why @ (Why::Full | Why::Crowded)) => {
                     tcp::reset_on_drop(&visitor.tcp);
-                    self.refused(Refusal::Waiting, Some(visitor.peer));
+                    let refusal = if why == Why::Full { Refusal::Waiting } else { Refusal::WaitingInAll };
+                    self.refused(refusal, Some(visitor.peer));
                 }
                 Action::Refuse(visitor, why) => {
                     visitor.refuse(&self.service.rules.config.name, &self.service.counters, why.as_str());
@@ -298,7 +302,11 @@ impl Running {
         let TcpService { rules, counters, .. } = &self.service;
         let counter = match refusal {
             Refusal::NotAllowed => &counters.denied,
-            Refusal::Visitors | Refusal::Waiting | Refusal::Channels | Refusal::Flows => &counters.over_limit,
+            Refusal::Visitors
+            | Refusal::Waiting
+            | Refusal::WaitingInAll
+            | Refusal::Channels
+            | Refusal::Flows => &counters.over_limit,
         };
         Counters::add(counter, 1);
         let (name, reason) = (&rules.config.name, refusal.as_str());
@@ -314,12 +322,16 @@ impl Running {
     }
 }
 
+fn allowance(budget: &Budget, idle: &IdleChannels, waiting: &Share) -> Allowance {
+    Allowance { at_first: budget.at_first(), idle: idle.allowed(), waiting: waiting.allowed() }
+}
+
 /// The line for what was refused in a minute.
 pub fn tell(service: &str, Line { refusal, count }: &Line) {
     let reason = refusal.as_str();
     match refusal {
         Refusal::NotAllowed => tracing::info!(service = %service, count, reason, "visitors refused"),
-        Refusal::Visitors | Refusal::Waiting => {
+        Refusal::Visitors | Refusal::Waiting | Refusal::WaitingInAll => {
             tracing::warn!(service = %service, count, reason, "visitors refused");
         }
         Refusal::Channels => tracing::warn!(service = %service, count, reason, "data channels closed"),

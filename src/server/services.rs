@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::registry::{Event, Service, Sockets};
 use super::service::{Rules, TcpService};
 use super::tokens::Tokens;
-use super::{Settings, Shared, datagrams, until};
+use super::{Settings, Shared, budget, datagrams, until};
 use crate::config::diff;
 use crate::config::{self, Endpoint, ServerService};
 use crate::latest::Source;
@@ -115,8 +115,12 @@ impl Services {
         }
         self.shared.set(Settings::new(&mut config, acceptor));
         let old = std::mem::replace(&mut self.config, config);
+        budget::warn_if_short(self.config.services.len());
+        let before = self.shared.budget.at_first();
+        self.shared.budget.set_services(self.config.services.len());
+        let shares_differ = before != self.shared.budget.at_first();
         self.end_some(&changes).await;
-        self.configure_some(&changes, &old).await;
+        self.configure_some(&changes, &old, shares_differ).await;
         let failed = self.bind_missing().await;
         Outcome {
             added: changes.added,
@@ -142,12 +146,16 @@ impl Services {
     }
 
     /// Starts new services, without sockets for now, and tells those that run of what is other for them.
-    async fn configure_some(&mut self, changes: &diff::Changes, old: &config::Server) {
+    async fn configure_some(&mut self, changes: &diff::Changes, old: &config::Server, shares_differ: bool) {
         let grace = self.config.token_grace;
         let (rules_differ, grace_differs) = (rules_differ(old, &self.config), grace != old.token_grace);
         let is_concerned = |service: &&ServerService| {
             let changed = changes.changed.contains_key(&service.name);
-            changed || rules_differ || grace_differs || !self.running.contains_key(&service.name)
+            changed
+                || rules_differ
+                || grace_differs
+                || shares_differ
+                || !self.running.contains_key(&service.name)
         };
         let concerned: Vec<_> = self.config.services.values().filter(is_concerned).cloned().collect();
         for service in concerned {

@@ -34,12 +34,12 @@ pub struct Stock {
 impl Stock {
     /// Nobody has come yet.
     pub fn new(at_first: usize, now: Instant) -> Self {
-        Stock { at_first: at_first.max(1), recent: 0.0, counted: now, peak: 0.0, peaked: now }
+        Stock { at_first, recent: 0.0, counted: now, peak: 0.0, peaked: now }
     }
 
-    /// What a client is asked for at first is another number from now on.
+    /// What a client is asked for at first is another number from now on. 0: nothing before somebody visits.
     pub fn set_at_first(&mut self, at_first: usize) {
-        self.at_first = at_first.max(1);
+        self.at_first = at_first;
     }
 
     /// A client came: the first visitors are near.

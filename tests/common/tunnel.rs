@@ -332,6 +332,13 @@ impl Plan {
         server
     }
 
+    /// Starts a server of ours that may have so many open files.
+    pub fn start_server_with(&self, open_files: usize) -> Process {
+        let server = start_with(open_files, &self.write("server.toml", &self.server_toml()));
+        net::wait_listening(self.server_addr);
+        server
+    }
+
     /// Starts the client.
     pub fn start_client(&self, build: Build) -> Process {
         build.start(Role::Client, &self.write("client.toml", &self.client_toml()))
@@ -349,6 +356,14 @@ impl Plan {
         }
         (client, server)
     }
+}
+
+/// Starts what a file says, with at most so many open files.
+pub fn start_with(open_files: usize, config: &Path) -> Process {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit -n {open_files} && exec \"$0\" \"$1\""));
+    command.arg(Build::Ours.program()).arg(config).env("RUST_LOG", "info").env("NO_COLOR", "1");
+    Process::start(format!("{} with {open_files} open files", config.display()), command)
 }
 
 impl Kind {

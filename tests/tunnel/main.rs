@@ -9,6 +9,7 @@ mod line;
 
 mod asking;
 mod datagrams;
+mod descriptors;
 mod duplicates;
 mod fake_client;
 mod fake_server;

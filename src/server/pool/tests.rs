@@ -7,20 +7,16 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const AGE: Duration = Duration::from_secs(240);
-const SETTINGS: Settings = Settings {
-    visitor_timeout: Duration::from_secs(10),
-    max_waiting: 2048,
-    max_idle: 1024,
-    at_first: 8,
-    age: AGE,
-};
+const SETTINGS: Settings =
+    Settings { visitor_timeout: Duration::from_secs(10), max_waiting: 2048, max_idle: 1024, age: AGE };
+const ALLOWANCE: Allowance = Allowance { at_first: 8, idle: usize::MAX, waiting: usize::MAX };
 
 fn pool(now: Instant) -> Pool<u32, char> {
     with(SETTINGS, now)
 }
 
 fn with<V, C: PartialEq>(settings: Settings, now: Instant) -> Pool<V, C> {
-    Pool::new(settings, fastrand::Rng::with_seed(7), now)
+    Pool::new(settings, ALLOWANCE, fastrand::Rng::with_seed(7), now)
 }
 
 #[test]
@@ -141,6 +137,38 @@ fn what_waits_is_bounded() {
     assert!(matches!(surplus[..], [Action::Surplus(5..=8)]), "{surplus:?}");
 }
 
+/// A service to which the others leave nothing has no store, and serves all the same; its visitors wait for their turn
+/// to wait.
+#[test]
+fn without_an_allowance_there_is_no_store() {
+    let now = Instant::now();
+    let mut pool: Pool<u32, u32> = with(SETTINGS, now);
+    pool.allow(Allowance { at_first: 0, idle: 0, waiting: 2 });
+    assert_eq!(pool.on_client(now), []);
+    assert_eq!(pool.next_deadline(now), None);
+    assert_eq!(pool.on_visitor(1, now), [Action::Request(1)]);
+    assert_eq!(pool.on_visitor(2, now), [Action::Request(1)]);
+    assert_eq!(pool.on_visitor(3, now), [Action::Refuse(3, Why::Crowded)]);
+    assert_eq!(pool.on_channel(7, now), [Action::Pair(1, 7)]);
+    assert_eq!(pool.on_visitor(4, now), [Action::Request(1)]);
+    // Who had to wait goes on waiting, whatever is left now.
+    pool.allow(Allowance { at_first: 0, idle: 0, waiting: 0 });
+    assert_eq!(pool.on_channel(8, now), [Action::Pair(2, 8)]);
+    assert_eq!(pool.on_channel(9, now), [Action::Pair(4, 9)]);
+    // One that nobody asked for.
+    assert_eq!(pool.on_channel(10, now), [Action::Discard(10)]);
+    // A visitor that finds a channel does not wait.
+    pool.allow(Allowance { at_first: 0, idle: 1, waiting: 0 });
+    assert_eq!(pool.on_channel(11, now), []);
+    assert_eq!(pool.on_visitor(5, now)[0], Action::Pair(5, 11));
+    // What is in store too much is closed in a while.
+    pool.on_channel(12, now);
+    pool.allow(Allowance { at_first: 0, idle: 0, waiting: 0 });
+    let trim = pool.next_deadline(now).unwrap();
+    assert!(trim <= now + TRIM);
+    assert_eq!(pool.on_time(trim), [Action::Discard(12)]);
+}
+
 #[test]
 fn a_dead_idle_channel_is_replaced_at_once_but_not_without_end() {
     let now = Instant::now();
@@ -170,7 +198,8 @@ fn a_dead_idle_channel_is_replaced_at_once_but_not_without_end() {
 #[test]
 fn old_channels_are_replaced_before_they_are_closed() {
     let now = Instant::now();
-    let mut pool: Pool<u32, u32> = with(Settings { at_first: 1, ..SETTINGS }, now);
+    let mut pool: Pool<u32, u32> = with(SETTINGS, now);
+    pool.allow(Allowance { at_first: 1, ..ALLOWANCE });
     pool.on_client(now);
     pool.on_channel(1, now);
     let renew = pool.next_deadline(now).unwrap();
@@ -275,13 +304,15 @@ struct World {
     refused: usize,
     /// As many waited when the settings were last changed: they are not sent away.
     may_wait: usize,
+    /// The same of channels in store.
+    may_store: usize,
 }
 
 impl World {
     fn new(settings: Settings, client: Client, seed: u64) -> Self {
         let now = Instant::now();
         World {
-            pool: Pool::new(settings, fastrand::Rng::with_seed(seed), now),
+            pool: Pool::new(settings, ALLOWANCE, fastrand::Rng::with_seed(seed), now),
             client,
             session: 0,
             random: fastrand::Rng::with_seed(!seed),
@@ -296,6 +327,7 @@ impl World {
             served: 0,
             refused: 0,
             may_wait: 0,
+            may_store: 0,
         }
     }
 
@@ -370,8 +402,10 @@ impl World {
     fn check(&mut self) {
         let (pool, now) = (&self.pool, self.now);
         assert!(pool.waiting.is_empty() || pool.idle.is_empty(), "nobody waits while a channel is idle");
-        assert!(pool.waiting.len() <= self.may_wait.max(pool.settings.max_waiting));
-        assert!(pool.idle.len() <= pool.settings.max_idle);
+        let most_waiting = pool.settings.max_waiting.min(pool.allowance.waiting);
+        assert!(pool.waiting.len() <= self.may_wait.max(most_waiting));
+        let most_idle = pool.settings.max_idle.min(pool.allowance.idle);
+        assert!(pool.idle.len() <= self.may_store.max(most_idle));
         assert!(pool.waiting.iter().map(|waiting| waiting.until).is_sorted());
         assert!(pool.idle.iter().map(|idle| idle.renew).is_sorted());
         assert_eq!((pool.waiting.len(), pool.idle.len()), (self.visitors.len(), self.channels.len()));
@@ -452,7 +486,6 @@ fn random_sequences_keep_the_invariants() {
             visitor_timeout: random.u32(0..12) * SECOND,
             max_waiting: [1, 5, 2048][random.usize(..3)],
             max_idle: [1, 9, 1024][random.usize(..3)],
-            at_first: random.usize(1..=8),
             age: AGE / random.u32(1..4),
         };
         let client = Client {
@@ -473,7 +506,10 @@ fn random_sequences_keep_the_invariants() {
                     world.act(actions);
                 }
                 12 if random.bool() => {
-                    world.pool.allow(random.usize(..100));
+                    world.may_wait = world.pool.waiting.len();
+                    world.may_store = world.pool.idle.len();
+                    let (at_first, idle) = (random.usize(..=8), random.usize(..100));
+                    world.pool.allow(Allowance { at_first, idle, waiting: random.usize(..1000) });
                     let actions = world.pool.on_time(world.now);
                     world.act(actions);
                 }
@@ -494,10 +530,13 @@ fn random_sequences_keep_the_invariants() {
         world.client = Client { delay: 100, lost: 0, dying: 0 };
         world.client_comes();
         world.pass(60 * SECOND);
-        let allowed = world.pool.allowed.max(world.pool.settings.at_first);
-        assert!(world.pool.idle.len() <= allowed, "seed {seed}: no more than it is allowed");
+        assert!(
+            world.pool.idle.len() <= world.pool.allowance.idle,
+            "seed {seed}: no more than it is allowed"
+        );
         world.pass(1800 * SECOND);
         let (least, most) = (world.pool.stock.least(), world.pool.settings.max_idle);
+        let least = least.min(world.pool.allowance.idle);
         assert_eq!(world.pool.idle.len(), least.min(most), "seed {seed}: back to its least");
         assert!(world.visitors.is_empty(), "seed {seed}");
         served += world.served;
