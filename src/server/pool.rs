@@ -49,17 +49,6 @@ pub enum Why {
     Full,
 }
 
-impl Why {
-    /// For the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Why::NoClient => "no client",
-            Why::Timeout => "no data channel in time",
-            Why::Full => "too many visitors wait",
-        }
-    }
-}
-
 /// What the configuration says. It may change at any time.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {

@@ -18,11 +18,26 @@ pub enum Refusal {
     Channels,
     /// `max_visitors` of a UDP service.
     Flows,
+    /// No client is there, nor was one recently.
+    NoClient,
+    /// No data channel came in time.
+    Timeout,
+    /// The data channels that it was given failed.
+    Failed,
 }
 
 impl Refusal {
-    const ALL: [Refusal; 5] =
-        [Refusal::NotAllowed, Refusal::Visitors, Refusal::Waiting, Refusal::Channels, Refusal::Flows];
+    /// In the order of their numbers.
+    const ALL: [Refusal; 8] = [
+        Refusal::NotAllowed,
+        Refusal::Visitors,
+        Refusal::Waiting,
+        Refusal::Channels,
+        Refusal::Flows,
+        Refusal::NoClient,
+        Refusal::Timeout,
+        Refusal::Failed,
+    ];
 
     /// The reason in a log line.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +47,9 @@ impl Refusal {
             Refusal::Waiting => "max_waiting visitors wait for a data channel",
             Refusal::Channels => "max_channels wait for a visitor",
             Refusal::Flows => "max_visitors are there",
+            Refusal::NoClient => "no client",
+            Refusal::Timeout => "no data channel in time",
+            Refusal::Failed => "data channel failed",
         }
     }
 }
@@ -95,6 +113,11 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_reason_has_a_place() {
+        assert!(Refusal::ALL.iter().enumerate().all(|(place, refusal)| *refusal as usize == place));
+    }
 
     #[test]
     fn one_line_in_a_minute_for_each_reason() {
