@@ -331,7 +331,7 @@ async fn authenticate(
     addresses: &[SocketAddr],
 ) -> Result<(Stream, ExpectAck), End> {
     let mut stream = settings.connector.connect(addresses, true).await.map_err(End::Unreachable)?;
-    liveness::retransmit_soon(stream.tcp());
+    liveness::ask_soon(stream.tcp(), &settings.config.tcp);
     let (hello, expect_challenge) = ExpectChallenge::new(name, token);
     stream.write_all(&hello).await?;
     stream.flush().await?;
