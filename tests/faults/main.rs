@@ -15,6 +15,7 @@ mod fault;
 mod names;
 mod noticed;
 mod relays;
+mod resolver;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
