@@ -45,6 +45,8 @@ default_token = "a-token-of-the-size-check-1f8c"
 local_addr = "127.0.0.1:22"
 TOML
 chmod 600 "$work/client.toml"
+# The shell makes the log when it starts the client, which may be after the first look.
+: >"$work/log"
 "$TARGET/$MUSL/minimal/rathole" client "$work/client.toml" </dev/null >"$work/log" 2>&1 &
 client=$!
 for _ in $(seq 100); do

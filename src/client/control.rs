@@ -42,6 +42,7 @@ pub async fn run(shared: Arc<Shared>, wanted: Latest<Wanted>, scope: Scope) {
         earlier: None,
         backoff,
         told: false,
+        refused: false,
         asked: false,
     };
     keeper.run().await;
@@ -75,6 +76,8 @@ struct Keeper {
     backoff: Backoff,
     /// Whether it was logged that the present control channel cannot be replaced yet.
     told: bool,
+    /// Whether it was logged that the server refuses this service.
+    refused: bool,
     /// Whether it was found out that the server refuses for the present control channel's sake, or does not.
     asked: bool,
 }
@@ -149,7 +152,7 @@ impl Keeper {
             earlier.until = earlier.until.min(until);
         }
         if other_token || connects_anew {
-            (self.told, self.asked) = (false, false);
+            (self.told, self.refused, self.asked) = (false, false, false);
         } else if !other_pace {
             return false;
         }
@@ -202,7 +205,9 @@ impl Keeper {
             match self.first(connecting.as_mut()).await {
                 Step::Done(Ok(session)) => break session,
                 Step::Done(Err(end)) => return Step::Done(Err(end)),
-                // Often because the server has just taken the new one in its place.
+                // Often because the server has just taken the new one in its place. (In a build that cannot reload there is
+                // never an earlier one.)
+                Step::Ended(..) if !Latest::<Wanted>::CHANGES => {}
                 Step::Ended(_, end) => {
                     let (name, server) = (&wanted.service.name, &wanted.settings.config.remote_addr);
                     tracing::info!(service = %name, %server, reason = %end, "the earlier control channel has ended");
@@ -218,6 +223,7 @@ impl Keeper {
         let (ended, since, token) = (Box::pin(obeyed), Instant::now(), token.clone());
         // The earlier one ends here, and not before.
         self.current = Some(Current { ended, since, token, settings, beats });
+        self.refused = false;
         if self.is_settled() {
             self.earlier = None;
         }
@@ -247,12 +253,32 @@ impl Keeper {
         self.earlier.as_ref().filter(is_good).map(|earlier| earlier.token.clone())
     }
 
+    /// After a control channel that lasted so long, or an attempt that failed, which lasts no time.
     async fn pause_after(&mut self, lasted: Duration, end: &End) {
-        let pause = self.backoff.pause(lasted, fastrand::f64());
+        let (pause, now) = (self.backoff.pause(lasted, fastrand::f64()), std::time::Instant::now());
         let (name, server) = (&self.now.service.name, &self.now.settings.config.remote_addr);
         if self.current.is_none() {
-            tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {pause:.1?}");
-        } else if !std::mem::replace(&mut self.told, true) {
+            // Not one of many attempts: each loss is told, and whom the server refuses.
+            let mut untold = Some((1, 1));
+            if lasted.is_zero() {
+                let folded = self.shared.troubles().add(end, name, now);
+                if !matches!(end, End::Refused(_)) || std::mem::replace(&mut self.refused, true) {
+                    untold = folded;
+                }
+            }
+            match untold {
+                None => {
+                    tracing::debug!(service = %name, reason = %end, "no control channel, next attempt in {pause:.1?}");
+                }
+                Some((attempts @ 2.., services)) => tracing::warn!(
+                    %server, reason = %end, services,
+                    "no control channel: {attempts} attempts in the last minute"
+                ),
+                Some(_) => {
+                    tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {pause:.1?}");
+                }
+            }
+        } else if Latest::<Wanted>::CHANGES && !std::mem::replace(&mut self.told, true) {
             tracing::warn!(
                 service = %name, %server, reason = %end,
                 "no control channel by the new settings yet: the earlier one stays, and it is tried on"
@@ -260,6 +286,10 @@ impl Keeper {
         }
         let mut until = Instant::now() + pause;
         while let Step::Ended(lasted, end) = self.first(pin!(sleep_until(until))).await {
+            if !Latest::<Wanted>::CHANGES {
+                // There was none that could end.
+                continue;
+            }
             // There is none now: that is more urgent.
             let pause = self.backoff.pause(lasted, fastrand::f64());
             until = until.min(Instant::now() + pause);
@@ -301,7 +331,7 @@ async fn authenticate(
     addresses: &[SocketAddr],
 ) -> Result<(Stream, ExpectAck), End> {
     let mut stream = settings.connector.connect(addresses, true).await.map_err(End::Unreachable)?;
-    liveness::retransmit_soon(stream.tcp());
+    liveness::ask_soon(stream.tcp(), &settings.config.tcp);
     let (hello, expect_challenge) = ExpectChallenge::new(name, token);
     stream.write_all(&hello).await?;
     stream.flush().await?;

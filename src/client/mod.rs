@@ -4,6 +4,7 @@
 //! control  one for each service: connect, authenticate, obey, reconnect
 //! session  one authenticated control channel: what the server asks for is done
 //! limits   what a server may ask for
+//! troubles why there is no control channel, in few lines
 //! data     one data channel: dial, wait for its visitor, connect to the local service, relay
 //! ```
 
@@ -11,9 +12,10 @@ mod control;
 mod data;
 mod limits;
 mod session;
+mod troubles;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -24,6 +26,7 @@ use crate::latest::{Inbox, Outbox, Source};
 use crate::reload::Outcome;
 use crate::tasks::Scope;
 use crate::transport::Connector;
+use troubles::Troubles;
 
 /// A client; nothing is opened before [`Client::run`].
 pub struct Client {
@@ -52,6 +55,13 @@ struct Shared {
     counters: Arc<Counters>,
     /// Where relays live: they outlast control channels.
     relays: Scope,
+    troubles: Mutex<Troubles>,
+}
+
+impl Shared {
+    fn troubles(&self) -> MutexGuard<'_, Troubles> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A new configuration, and who waits for what comes of it.
@@ -99,7 +109,8 @@ impl Client {
             services = config.services.len(),
             "client is starting"
         );
-        let mut services = Services::new(Shared { counters, relays: scope.clone() }, config, connector);
+        let shared = Shared { counters, relays: scope.clone(), troubles: Mutex::default() };
+        let mut services = Services::new(shared, config, connector);
         services.start_missing();
         loop {
             tokio::select! {
@@ -170,6 +181,8 @@ impl Services {
         connector.succeed(&self.settings.connector, config.transport != self.config.transport, until);
         self.settings = Settings::of(&mut config, connector);
         self.config = config;
+        // Who has changed something wants to know whether it helps.
+        *self.shared.troubles() = Troubles::default();
         // A session is of one type for as long as it lives.
         let other_kind = changes.changed.iter().filter(|(_, change)| change.kind).map(|(name, _)| name);
         for name in changes.removed.iter().chain(other_kind) {

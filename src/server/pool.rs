@@ -51,18 +51,6 @@ pub enum Why {
     Crowded,
 }
 
-impl Why {
-    /// For the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Why::NoClient => "no client",
-            Why::Timeout => "no data channel in time",
-            Why::Full => "too many visitors wait",
-            Why::Crowded => "too many visitors wait in all services together",
-        }
-    }
-}
-
 /// What the configuration says. It may change at any time.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {

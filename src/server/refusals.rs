@@ -20,16 +20,26 @@ pub enum Refusal {
     Channels,
     /// `max_visitors` of a UDP service.
     Flows,
+    /// No client is there, nor was one recently.
+    NoClient,
+    /// No data channel came in time.
+    Timeout,
+    /// The data channels that it was given failed.
+    Failed,
 }
 
 impl Refusal {
-    const ALL: [Refusal; 6] = [
+    /// In the order of their numbers.
+    const ALL: [Refusal; 9] = [
         Refusal::NotAllowed,
         Refusal::Visitors,
         Refusal::Waiting,
         Refusal::WaitingInAll,
         Refusal::Channels,
         Refusal::Flows,
+        Refusal::NoClient,
+        Refusal::Timeout,
+        Refusal::Failed,
     ];
 
     /// The reason in a log line.
@@ -43,6 +53,9 @@ impl Refusal {
             }
             Refusal::Channels => "max_channels wait for a visitor",
             Refusal::Flows => "max_visitors are there",
+            Refusal::NoClient => "no client",
+            Refusal::Timeout => "no data channel in time",
+            Refusal::Failed => "data channel failed",
         }
     }
 }
@@ -106,6 +119,11 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_reason_has_a_place() {
+        assert!(Refusal::ALL.iter().enumerate().all(|(place, refusal)| *refusal as usize == place));
+    }
 
     #[test]
     fn one_line_in_a_minute_for_each_reason() {

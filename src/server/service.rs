@@ -176,6 +176,7 @@ impl Running {
 
     /// Whoever may not come is reset before anything is spent on it.
     fn on_accept(&mut self, tcp: TcpStream, peer: SocketAddr) -> Vec<Action> {
+        let since = tokio::time::Instant::now();
         let config = &self.service.rules.config;
         let seat = match config.access.admits(peer.ip()) {
             true => self.seats.take(config.limits.visitors).ok_or(Refusal::Visitors),
@@ -185,12 +186,11 @@ impl Running {
             Ok(seat) => seat,
             Err(refusal) => {
                 tcp::reset_on_drop(&tcp);
-                self.refused(refusal, Some(peer));
+                self.refused(refusal, Some((peer, since)));
                 return Vec::new();
             }
         };
         tcp::set_options(&tcp, &self.service.rules.tcp, config.nodelay);
-        let since = tokio::time::Instant::now();
         let until = since + self.service.rules.settings().longest_wait();
         let visitor = Visitor { tcp, peer, since, until, moves: 0, seat };
         self.pool.on_visitor(visitor, since.into_std())
@@ -225,6 +225,10 @@ impl Running {
                 self.pool.on_channel(id, now)
             }
             Event::Channel(..) => Vec::new(),
+            Event::Returned(visitor) if visitor.is_spent() => {
+                self.refuse(visitor, Refusal::Failed);
+                Vec::new()
+            }
             Event::Returned(visitor) => {
                 let since = visitor.since.into_std();
                 self.pool.on_returned(visitor, since, now)
@@ -248,14 +252,10 @@ impl Running {
                         demand.add(n);
                     }
                 }
-                Action::Refuse(visitor, why @ (Why::Full | Why::Crowded)) => {
-                    tcp::reset_on_drop(&visitor.tcp);
-                    let refusal = if why == Why::Full { Refusal::Waiting } else { Refusal::WaitingInAll };
-                    self.refused(refusal, Some(visitor.peer));
-                }
-                Action::Refuse(visitor, why) => {
-                    visitor.refuse(&self.service.rules.config.name, &self.service.counters, why.as_str());
-                }
+                Action::Refuse(visitor, Why::NoClient) => self.refuse(visitor, Refusal::NoClient),
+                Action::Refuse(visitor, Why::Timeout) => self.refuse(visitor, Refusal::Timeout),
+                Action::Refuse(visitor, Why::Full) => self.refuse(visitor, Refusal::Waiting),
+                Action::Refuse(visitor, Why::Crowded) => self.refuse(visitor, Refusal::WaitingInAll),
                 Action::Discard(id) => drop(self.idle.take(id)),
                 Action::Surplus(id) => {
                     drop(self.idle.take(id));
@@ -275,8 +275,7 @@ impl Running {
             if may_come {
                 tracing::debug!(service = %rules.config.name, visitor = %visitor.peer, "visitor left while it waited");
             } else {
-                tcp::reset_on_drop(&visitor.tcp);
-                self.refused(Refusal::NotAllowed, Some(visitor.peer));
+                self.refuse(visitor, Refusal::NotAllowed);
             }
             let id = self.idle.insert(channel);
             return self.pool.on_unspent(id, now);
@@ -297,8 +296,14 @@ impl Running {
         Vec::new()
     }
 
-    /// Counts, and tells of it, but not too often.
-    fn refused(&mut self, refusal: Refusal, peer: Option<SocketAddr>) {
+    /// Resets a visitor.
+    fn refuse(&mut self, visitor: Visitor, refusal: Refusal) {
+        tcp::reset_on_drop(&visitor.tcp);
+        self.refused(refusal, Some((visitor.peer, visitor.since)));
+    }
+
+    /// Counts, and tells of it, but not too often. `visitor`: where it is, and since when; else it is about a channel.
+    fn refused(&mut self, refusal: Refusal, visitor: Option<(SocketAddr, tokio::time::Instant)>) {
         let TcpService { rules, counters, .. } = &self.service;
         let counter = match refusal {
             Refusal::NotAllowed => &counters.denied,
@@ -307,13 +312,19 @@ impl Running {
             | Refusal::WaitingInAll
             | Refusal::Channels
             | Refusal::Flows => &counters.over_limit,
+            Refusal::NoClient | Refusal::Timeout | Refusal::Failed => &counters.unserved,
         };
         Counters::add(counter, 1);
         let (name, reason) = (&rules.config.name, refusal.as_str());
-        match peer {
-            Some(peer) => {
-                tracing::debug!(target: "rathole::visitor", service = %name, visitor = %peer, reason, "visitor refused");
-            }
+        match visitor {
+            Some((peer, since)) => tracing::debug!(
+                target: "rathole::visitor",
+                service = %name,
+                visitor = %peer,
+                duration = ?visitor::in_ms(since),
+                reason,
+                "visitor refused"
+            ),
             None => tracing::debug!(service = %name, reason, "data channel closed"),
         }
         if let Some(line) = self.refusals.add(refusal, 1, Instant::now()) {
@@ -330,7 +341,9 @@ fn allowance(budget: &Budget, idle: &IdleChannels, waiting: &Share) -> Allowance
 pub fn tell(service: &str, Line { refusal, count }: &Line) {
     let reason = refusal.as_str();
     match refusal {
-        Refusal::NotAllowed => tracing::info!(service = %service, count, reason, "visitors refused"),
+        Refusal::NotAllowed | Refusal::NoClient | Refusal::Timeout | Refusal::Failed => {
+            tracing::info!(service = %service, count, reason, "visitors refused");
+        }
         Refusal::Visitors | Refusal::Waiting | Refusal::WaitingInAll => {
             tracing::warn!(service = %service, count, reason, "visitors refused");
         }

@@ -61,7 +61,12 @@ impl Visitor {
         matches!(self.tcp.poll_peek(&mut cx, &mut ReadBuf::new(&mut byte)), Poll::Ready(Err(_)))
     }
 
-    /// Ends the visitor's connection by a reset, and says why.
+    /// Whether its channels have failed too often, or for too long, for another one.
+    pub fn is_spent(&self) -> bool {
+        self.moves > MAX_MOVES || self.until <= Instant::now()
+    }
+
+    /// Ends the visitor's connection by a reset, and says why: for what happens when the service ends.
     pub fn refuse(self, service: &str, counters: &Counters, reason: &str) {
         Counters::add(&counters.unserved, 1);
         tracing::info!(
@@ -150,7 +155,7 @@ fn log_end(
 }
 
 /// Time since then, without the digits nobody reads.
-fn in_ms(since: Instant) -> Duration {
+pub fn in_ms(since: Instant) -> Duration {
     Duration::from_millis(since.elapsed().as_millis() as u64)
 }
 
@@ -205,9 +210,6 @@ fn give_back(
     counters: &Counters,
 ) {
     visitor.moves += 1;
-    if visitor.moves > MAX_MOVES || visitor.until <= Instant::now() {
-        return visitor.refuse(&service.name, counters, "data channel failed");
-    }
     let visitor = match events.upgrade() {
         Some(events) => match events.try_send(Event::Returned(visitor)) {
             Ok(()) => return,

@@ -24,6 +24,12 @@ use crate::config::TcpOptions;
 /// Probes without an answer after which a peer is dead; Linux's own default.
 const PROBES: u32 = 9;
 
+/// The most that Linux takes.
+const MOST_PROBES: u64 = 127;
+
+/// Seconds between probes, on a control channel of the client, while there is no answer.
+const SOON: u64 = 2;
+
 /// The longest TCP_KEEPINTVL that Linux takes.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(32_767);
 
@@ -54,13 +60,28 @@ fn retransmission(options: &TcpOptions) -> Duration {
 
 /// Notices the death of any peer. A refused option costs nothing but itself, so it is only logged.
 pub fn watch(tcp: &TcpStream, options: &TcpOptions) {
-    keepalive(tcp, options.keepalive_idle, options.keepalive_interval);
+    keepalive(tcp, options.keepalive_idle, options.keepalive_interval, PROBES);
     bound_retransmission(tcp, retransmission(options));
 }
 
-/// On a control channel of either side: after a cut it must not be the last to learn that the link is back. Call after
-/// [`watch`].
-pub fn retransmit_soon(tcp: &TcpStream) {
+/// On a control channel of the client: after a cut it must soon learn that the server has given it up meanwhile, which
+/// only an answer can tell it. So probes without an answer are followed by others soon, for as long as ever; one that is
+/// answered is followed by `keepalive_idle` of silence. Call after [`watch`].
+pub fn ask_soon(tcp: &TcpStream, options: &TcpOptions) {
+    let (interval, probes) = soon(options.keepalive_interval);
+    keepalive(tcp, options.keepalive_idle, interval, probes);
+    retransmit_soon(tcp);
+}
+
+/// Interval and number of probes that together take as long as [`PROBES`] at `interval`, or a little longer.
+fn soon(interval: Duration) -> (Duration, u32) {
+    let time = interval.as_secs() * u64::from(PROBES);
+    let interval = interval.as_secs().min(SOON).max(time.div_ceil(MOST_PROBES)).max(1);
+    (Duration::from_secs(interval), time.div_ceil(interval) as u32)
+}
+
+/// On a control channel of either side: after a cut it must not be the last to learn that the link is back.
+fn retransmit_soon(tcp: &TcpStream) {
     bound_retransmission(tcp, RETRANSMISSION.0);
 }
 
@@ -88,7 +109,7 @@ fn bound(tcp: &TcpStream) -> Option<Duration> {
 /// heartbeat is sent, less than one until it must be acknowledged. Call after [`watch`].
 pub fn watch_heartbeats(tcp: &TcpStream, options: &TcpOptions, heartbeat: Option<Duration>) {
     let (interval, acknowledged_within) = heartbeats(options, heartbeat);
-    keepalive(tcp, options.keepalive_idle, interval);
+    keepalive(tcp, options.keepalive_idle, interval, PROBES);
     retransmit_soon(tcp);
     if let Err(error) = SockRef::from(tcp).set_tcp_user_timeout(Some(acknowledged_within)) {
         tracing::debug!(%error, "TCP_USER_TIMEOUT refused");
@@ -116,9 +137,9 @@ fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
 
-fn keepalive(tcp: &TcpStream, idle: Duration, interval: Duration) {
-    let probes = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(PROBES);
-    if let Err(error) = SockRef::from(tcp).set_tcp_keepalive(&probes) {
+fn keepalive(tcp: &TcpStream, idle: Duration, interval: Duration, probes: u32) {
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes);
+    if let Err(error) = SockRef::from(tcp).set_tcp_keepalive(&keepalive) {
         tracing::debug!(%error, "keepalive refused");
     }
 }
@@ -172,6 +193,16 @@ mod tests {
         // A link that is cut for 30 s ends nothing, whatever the keys.
         assert!(given_up_after(retransmission(&options(1, 1))) > secs(35));
         assert_eq!(retransmission(&options(32_767, 32_767)), secs(120));
+    }
+
+    #[test]
+    fn probes_that_come_soon_take_as_long_in_all() {
+        assert_eq!([1, 2, 8].map(|s| soon(secs(s))), [(secs(1), 9), (secs(2), 9), (secs(2), 36)]);
+        for interval in (1..1000).chain([32_767]) {
+            let ((pause, probes), before) = (soon(secs(interval)), secs(interval) * PROBES);
+            assert!(pause <= secs(interval) && probes <= 127, "{interval}: {pause:?} {probes}");
+            assert!((before..before + pause).contains(&(pause * probes)), "{interval}: {pause:?} {probes}");
+        }
     }
 
     #[test]
@@ -229,7 +260,15 @@ mod tests {
         assert_eq!(bound(&tcp), Some(secs(94)));
         watch(&tcp, &options(1, 1));
         assert_eq!(bound(&tcp), Some(SHORTEST_SILENCE));
+        ask_soon(&tcp, &options(31, 7));
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), secs(31));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), secs(2));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 32);
+        assert!(known.is_err() || rto_max(&tcp) == 3000);
+        ask_soon(&tcp, &options(32_767, 32_767));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 127);
         watch_heartbeats(&tcp, &options(31, 7), Some(secs(30)));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES);
         assert!(known.is_err() || rto_max(&tcp) == 3000);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(secs(25)));
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), secs(30));

@@ -23,6 +23,7 @@ mod names;
 mod paused;
 mod pool;
 mod proxy_header;
+mod quiet;
 mod restart;
 mod roles;
 mod silence;
