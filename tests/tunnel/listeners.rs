@@ -123,6 +123,16 @@ fn listeners_are_bound_and_kept_without_any_client() {
     }
 }
 
+/// A visitor that has been served, and stays; None: it was reset.
+fn served(addr: SocketAddr) -> Option<std::net::TcpStream> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(addr).ok()?;
+    stream.set_read_timeout(Some(super::common::PATIENCE)).unwrap();
+    stream.write_all(b"x").ok()?;
+    stream.read_exact(&mut [0]).ok()?;
+    Some(stream)
+}
+
 /// With more visitors than descriptors the server says so once, not twenty times a second, and serves again when they go.
 #[test]
 fn running_out_of_descriptors_does_not_flood_the_log() {
@@ -137,9 +147,14 @@ fn running_out_of_descriptors_does_not_flood_the_log() {
     let addr = plan.services[0].visitors;
     net::wait_listening(addr);
     visitor::wait_served(addr);
-    // Who finds no descriptor is reset, some of them so soon that they are never connected.
-    let crowd: Vec<_> = (0..60).filter_map(|_| std::net::TcpStream::connect(addr).ok()).collect();
+    // Who is served holds two descriptors; who finds none is reset, some of them so soon that they are never connected.
+    let mut crowd = Vec::new();
+    while crowd.len() < 48 && !server.log().contains("cannot accept connections") {
+        let Some(visitor) = served(addr) else { break };
+        crowd.push(visitor);
+    }
     server.wait_for("cannot accept connections");
+    crowd.extend((0..20).filter_map(|_| std::net::TcpStream::connect(addr).ok()));
     // Some twenty attempts.
     std::thread::sleep(Duration::from_secs(1));
     // Of its two listeners each may say so once.
