@@ -106,6 +106,8 @@ fn a_rate_limits_throughput() {
     // 8.4 Mbit, both ways at once.
     let time = begun.elapsed();
     assert!((MS(2000)..MS(4000)).contains(&time), "{time:?}");
+    // Slow is not stuck.
+    assert_eq!(line.server.run(|| visit(echo.addr, &bytes, MS(1500))), Outcome::Served);
 }
 
 #[test]

@@ -22,13 +22,13 @@ pub enum Outcome {
     CutShort,
     /// Bytes came back that were not sent.
     Corrupt,
-    /// Neither service nor an error within the deadline.
+    /// Neither a byte nor an error for as long as the deadline.
     Stuck,
 }
 
-/// Connects, sends `bytes` and wants them back, all within `deadline`.
+/// Connects, sends `bytes` and wants them back. With each byte that comes `deadline` begins anew: over a line that is cut
+/// again and again whoever is served may be served slowly, and lose his connection then.
 pub fn visit(addr: SocketAddr, bytes: &[u8], deadline: Duration) -> Outcome {
-    let until = Instant::now() + deadline;
     let stream = match TcpStream::connect_timeout(&addr, deadline) {
         Ok(stream) => stream,
         Err(error) => return failed(error.kind()),
@@ -38,7 +38,7 @@ pub fn visit(addr: SocketAddr, bytes: &[u8], deadline: Duration) -> Outcome {
             stream.set_write_timeout(Some(deadline))?;
             (&stream).write_all(bytes)
         });
-        let outcome = read_echo(&stream, bytes, until);
+        let outcome = read_echo(&stream, bytes, deadline);
         // Ends the writer, too.
         let _ = stream.shutdown(Shutdown::Both);
         match (outcome, written.join().unwrap()) {
@@ -49,14 +49,11 @@ pub fn visit(addr: SocketAddr, bytes: &[u8], deadline: Duration) -> Outcome {
     })
 }
 
-fn read_echo(mut stream: &TcpStream, bytes: &[u8], until: Instant) -> Outcome {
+fn read_echo(mut stream: &TcpStream, bytes: &[u8], deadline: Duration) -> Outcome {
     let mut chunk = vec![0; 32 << 10];
     let mut rest = bytes;
+    stream.set_read_timeout(Some(deadline)).unwrap();
     while !rest.is_empty() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
-            return Outcome::Stuck;
-        }
         match stream.read(&mut chunk) {
             Ok(0) => return Outcome::CutShort,
             Ok(n) if !rest.starts_with(&chunk[..n]) => return Outcome::Corrupt,
@@ -115,7 +112,7 @@ pub struct Visit {
 pub struct Manners {
     /// One comes this often, whatever became of those before.
     pub every: Duration,
-    /// What each expects.
+    /// What each expects: a byte, or an error, within this time.
     pub deadline: Duration,
     /// Each sends from 1 to this many bytes.
     pub most: usize,
