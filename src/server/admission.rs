@@ -230,7 +230,9 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     fn new(shared: &'a Shared, digest: ServiceDigest) -> Option<Self> {
         let came = now();
-        shared.takeovers().on_newcomer(digest, came).then_some(Turn { shared, digest, came, told: false })
+        // The lock is given up first: a turn that ends takes it.
+        let may_wait = shared.takeovers().on_newcomer(digest, came);
+        may_wait.then(|| Turn { shared, digest, came, told: false })
     }
 
     /// None: now it is its turn.

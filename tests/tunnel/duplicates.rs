@@ -101,6 +101,31 @@ fn newcomers_who_wait_do_not_replace_each_other_at_once() {
     assert!(is_held(&second));
 }
 
+/// Sixteen may wait for a place. More are sent away, and neither they nor those who wait are in the way of the rest.
+#[test]
+fn newcomers_who_wait_are_bounded() {
+    let (mut plan, local) = plan("replace");
+    plan.services.push(Service::tcp("other", local.addr));
+    let _server = plan.start_server(Build::Ours);
+    let _replaced: Vec<_> = (0..4).map(|_| open(&plan).accepted()).collect();
+    let newcomers: Vec<_> = (0..24).map(|_| open(&plan)).collect();
+    let begun = Instant::now();
+    let _other = Control::open(plan.server_addr, "other", &plan.server_token).accepted();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    let admitted = newcomers.iter().filter(|newcomer| answer(newcomer) == ZERO);
+    assert_eq!(admitted.count(), 16);
+    assert!(begun.elapsed() < 8 * SECOND, "{:?}", begun.elapsed());
+}
+
+/// The answer; nothing, if the server closes without one.
+fn answer(client: &Control) -> [u8; 4] {
+    let mut answer = [0xff; 4];
+    match (&client.stream).read_exact(&mut answer) {
+        Ok(()) => answer,
+        Err(_) => [0xff; 4],
+    }
+}
+
 /// A single client that finds nothing but its own dead channels, because a router on the way forgets them: nobody
 /// replaces anybody, so it never waits.
 #[test]
