@@ -18,6 +18,7 @@ use super::{Settings, Shared, Wanted};
 use crate::backoff::Backoff;
 use crate::config::{Secret, diff};
 use crate::latest::Latest;
+use crate::relay::Millis;
 use crate::tasks::Scope;
 use crate::transport::{Stream, liveness};
 use crate::wire::handshake::{ExpectAck, ExpectChallenge, Refusal};
@@ -268,14 +269,14 @@ impl Keeper {
             }
             match untold {
                 None => {
-                    tracing::debug!(service = %name, reason = %end, "no control channel, next attempt in {pause:.1?}");
+                    tracing::debug!(service = %name, reason = %end, "no control channel, next attempt in {}", Millis(pause));
                 }
                 Some((attempts @ 2.., services)) => tracing::warn!(
                     %server, reason = %end, services,
                     "no control channel: {attempts} attempts in the last minute"
                 ),
                 Some(_) => {
-                    tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {pause:.1?}");
+                    tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {}", Millis(pause));
                 }
             }
         } else if Latest::<Wanted>::CHANGES && !std::mem::replace(&mut self.told, true) {

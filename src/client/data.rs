@@ -15,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::config::{ClientKind, ClientService, diff};
 use crate::counters::Counters;
 use crate::latest::Latest;
-use crate::relay::{FlowEnd, Locals, Relay, Side, Tally, serve_local};
+use crate::relay::{FlowEnd, Locals, Millis, Relay, Side, Tally, serve_local};
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
 use crate::wire::{DataCommand, Hello, SessionKey};
@@ -285,7 +285,7 @@ fn log_end(
         bytes = up + down,
         up,
         down,
-        duration = ?Duration::from_millis(duration.as_millis() as u64),
+        duration = %Millis(duration),
         reason,
         "visitor ended"
     );

@@ -42,6 +42,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -60,6 +61,16 @@ pub use ready::Ready;
 pub use tally::{FlowEnd, OnEnd, Tally};
 pub use visitors::{Visitors, drop_datagrams, serve_visitors};
 use watch::Watch;
+
+/// A time for a log line: `14ms`. (Not `Duration`'s own text, whose unit changes, and which is 2 kB of program.)
+#[derive(Debug, Clone, Copy)]
+pub struct Millis(pub Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0.as_millis() as u64)
+    }
+}
 
 /// Which role the relay is part of: what its local socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

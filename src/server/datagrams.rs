@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::config::ServerService;
 use crate::counters::Counters;
 use crate::relay::{
-    ChannelEnd, Door, FlowEnd, OnEnd, Tally, Terms, Turned, Visitors, drop_datagrams, serve_visitors,
+    ChannelEnd, Door, FlowEnd, Millis, OnEnd, Tally, Terms, Turned, Visitors, drop_datagrams, serve_visitors,
 };
 use crate::tasks::Scope;
 use crate::transport::Stream;
@@ -227,7 +227,7 @@ impl UdpService {
             bytes = tally.up + tally.down,
             up = tally.up,
             down = tally.down,
-            duration = ?Duration::from_millis(tally.duration().as_millis() as u64),
+            duration = %Millis(tally.duration()),
             reason,
             "visitor ended"
         );

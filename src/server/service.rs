@@ -23,6 +23,7 @@ use super::until;
 use super::visitor::{self, Visitor};
 use crate::config::{self, ServerService, TcpOptions};
 use crate::counters::Counters;
+use crate::relay::Millis;
 use crate::tasks::Scope;
 use crate::transport::{Stream, tcp};
 
@@ -321,7 +322,7 @@ impl Running {
                 target: "rathole::visitor",
                 service = %name,
                 visitor = %peer,
-                duration = ?visitor::in_ms(since),
+                duration = %Millis(since.elapsed()),
                 reason,
                 "visitor refused"
             ),

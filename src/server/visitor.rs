@@ -22,7 +22,7 @@ use super::registry::Event;
 use super::seats::Seat;
 use crate::config::{ProxyProtocol, ServerKind, ServerService};
 use crate::counters::Counters;
-use crate::relay::{Reason, Relay, Side};
+use crate::relay::{Millis, Reason, Relay, Side};
 use crate::tasks::Scope;
 use crate::transport::vigil::Vigil;
 use crate::transport::{Stream, tcp};
@@ -73,7 +73,7 @@ impl Visitor {
             target: "rathole::visitor",
             service = %service,
             visitor = %self.peer,
-            duration = ?in_ms(self.since),
+            duration = %Millis(self.since.elapsed()),
             reason,
             "visitor refused"
         );
@@ -148,15 +148,10 @@ fn log_end(
         bytes = up + down,
         up,
         down,
-        duration = ?in_ms(since),
+        duration = %Millis(since.elapsed()),
         reason,
         "visitor ended"
     );
-}
-
-/// Time since then, without the digits nobody reads.
-pub fn in_ms(since: Instant) -> Duration {
-    Duration::from_millis(since.elapsed().as_millis() as u64)
 }
 
 /// How a channel begins.

@@ -112,11 +112,10 @@ fn only_a_stable_connection_resets_the_pauses() {
     }
     client.wait_for_times("no control channel", 3);
     let log = client.log();
-    let pauses: Vec<_> =
-        log.lines().filter_map(|line| line.split_once("next attempt in ")?.1.split(' ').next()).collect();
+    let pauses: Vec<u64> = log
+        .lines()
+        .filter_map(|line| line.split_once("next attempt in ")?.1.split_once("ms")?.0.parse().ok())
+        .collect();
     // 0.5 s, 1.5 s, 4.5 s, each within a fifth.
-    assert!(
-        matches!(pauses[..], [_, _, third] if ["3.", "4.", "5."].iter().any(|s| third.starts_with(s))),
-        "{pauses:?}"
-    );
+    assert!(matches!(pauses[..], [_, _, 3600..=5400]), "{pauses:?}");
 }
