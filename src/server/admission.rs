@@ -24,9 +24,10 @@ use crate::config::{OnDuplicate, Secret};
 use crate::counters::Counters;
 use crate::tasks::Scope;
 use crate::transport::{Stream, liveness, tcp};
-use crate::wire::{Ack, ServiceDigest, SessionKey};
+use crate::wire::{Ack, ControlCommand, ServiceDigest, SessionKey};
 
-/// How often a newcomer may find, when it wants to take a place, that somebody else has just taken it.
+/// How often a newcomer may find, when it wants to take a place, that somebody else has just taken it. (Who only waits for
+/// its turn may find that as often as it happens: in five seconds it is its turn whoever is there.)
 const ATTEMPTS: usize = 3;
 
 /// A client that has proven that it knows its service's token.
@@ -87,20 +88,20 @@ impl Newcomer {
                 OnDuplicate::Replace => self.await_turn(&incumbent, turn).await,
                 // Both know only a token that was replaced: as they may both come, they take turns.
                 OnDuplicate::Refuse if !incumbent.is_present => self.await_turn(&incumbent, turn).await,
-                OnDuplicate::Refuse => self.feel_pulse(&incumbent).await,
+                OnDuplicate::Refuse => {
+                    attempts += 1;
+                    self.feel_pulse(&incumbent).await
+                }
             };
             match decision {
                 Decision::GiveUp(why) => return self.give_up(why),
                 Decision::Refuse(other) => return self.refuse(&shared, other).await,
                 Decision::LookAgain => {}
-                Decision::Admit(over) => {
-                    match self.begin(&shared, &settings, over) {
-                        Ok(()) => return,
-                        Err((same, Denied::Taken)) => self = *same,
-                        Err((same, denied)) => return same.turn_away(&shared, denied).await,
-                    }
-                    attempts += 1;
-                }
+                Decision::Admit(over) => match self.begin(&shared, &settings, over) {
+                    Ok(()) => return,
+                    Err((same, Denied::Taken)) => self = *same,
+                    Err((same, denied)) => return same.turn_away(&shared, denied).await,
+                },
             }
         }
         self.give_up("others were faster");
@@ -277,8 +278,9 @@ impl Begun {
     async fn serve(self, mut stream: Stream, scope: Scope) {
         let (name, peer) = (&self.service.config.name, self.peer);
         let connected = self.shared.counters.connected();
+        let mut is_acknowledged = false;
         tokio::select! {
-            end = self.until_end(&mut stream) => {
+            end = self.until_end(&mut stream, &mut is_acknowledged) => {
                 tracing::info!(service = %name, %peer, reason = %end, "client lost");
             }
             () = scope.draining() => tracing::debug!(service = %name, %peer, "control channel closed by this server"),
@@ -290,7 +292,12 @@ impl Begun {
         scope.drain();
         drop(self.acquaintance);
         if self.shared.takeovers().is_replaced(&self.digest, self.session) {
-            let was_live = pulse::of_replaced(stream).await;
+            // Who is replaced so soon was admitted all the same: a heartbeat in the place of Ack would be a refusal.
+            let last_word = match is_acknowledged {
+                true => ControlCommand::HeartBeat.encode(),
+                false => Ack::Ok.encode(),
+            };
+            let was_live = pulse::of_replaced(stream, &last_word).await;
             self.shared.takeovers().on_heard(&self.digest, self.session, was_live);
         } else {
             drop(stream);
@@ -303,7 +310,7 @@ impl Begun {
         }
     }
 
-    async fn until_end(&self, stream: &mut Stream) -> control::End {
+    async fn until_end(&self, stream: &mut Stream, is_acknowledged: &mut bool) -> control::End {
         // The service learns of the session before any of its data channels can come.
         let came = Event::ClientCame { session: self.session, demand: self.demand.clone() };
         if self.service.events.send(came).await.is_err() {
@@ -314,7 +321,10 @@ impl Begun {
             stream.flush().await
         });
         match acknowledged.await {
-            Ok(Ok(())) => control::serve(stream, &self.demand, self.settings.config.heartbeat_interval).await,
+            Ok(Ok(())) => {
+                *is_acknowledged = true;
+                control::serve(stream, &self.demand, self.settings.config.heartbeat_interval).await
+            }
             Ok(Err(error)) => control::End::Failed(error),
             Err(_) => control::End::Failed(io::ErrorKind::TimedOut.into()),
         }

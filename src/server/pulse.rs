@@ -14,7 +14,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::sys;
 use crate::transport::Stream;
-use crate::wire::ControlCommand;
 
 /// How long a kernel may take to acknowledge.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -95,18 +94,18 @@ impl Beat {
 }
 
 /// Closes the control channel of a client that was replaced; says whether it had been alive: whether its kernel
-/// acknowledges a heartbeat.
+/// acknowledges a last word, which is a heartbeat if the client awaits nothing else.
 ///
 /// If the answer is a reset, or an end is here already, there are two cases: a client that hangs up as soon as it is
 /// replaced, and a machine that has forgotten the connection. The latter has acknowledged nothing for a while.
-pub async fn of_replaced(mut channel: Stream) -> bool {
+pub async fn of_replaced(mut channel: Stream, last_word: &[u8]) -> bool {
     let Ok(info) = sys::tcp_info(channel.tcp()) else { return false };
     let was_lively = Duration::from_millis(info.tcpi_last_ack_recv.into()) < LATELY;
     if info.tcpi_state != ESTABLISHED {
         return was_lively;
     }
     let heard = timeout(PATIENCE, async {
-        channel.write_all(&ControlCommand::HeartBeat.encode()).await?;
+        channel.write_all(last_word).await?;
         channel.flush().await?;
         let at_once = matches!(sys::unacknowledged(channel.tcp()), Ok(0));
         channel.shutdown().await?;
@@ -193,11 +192,11 @@ mod tests {
         let (one, mut two) = pair().await;
         let begun = Instant::now();
         // It stands still, its kernel does not.
-        assert!(of_replaced(Stream::Tcp(one)).await);
+        assert!(of_replaced(Stream::Tcp(one), b"beat").await);
         assert!(begun.elapsed() < PATIENCE);
         let mut told = Vec::new();
         two.read_to_end(&mut told).await.unwrap();
-        assert_eq!(told, ControlCommand::HeartBeat.encode());
+        assert_eq!(told, b"beat");
     }
 
     #[tokio::test]
@@ -209,7 +208,7 @@ mod tests {
             }
             drop(two);
             let begun = Instant::now();
-            assert!(of_replaced(Stream::Tcp(one)).await);
+            assert!(of_replaced(Stream::Tcp(one), b"beat").await);
             assert!(begun.elapsed() < PATIENCE);
         }
     }
@@ -221,7 +220,7 @@ mod tests {
         sleep(LATELY + LOOK).await;
         crate::transport::tcp::reset_on_drop(&two);
         drop(two);
-        assert!(!of_replaced(Stream::Tcp(one)).await);
+        assert!(!of_replaced(Stream::Tcp(one), b"beat").await);
     }
 
     #[tokio::test]
@@ -229,7 +228,7 @@ mod tests {
         let begun = Instant::now();
         let (one, _two) = pair().await;
         while one.writable().await.is_ok() && one.try_write(&[0; 65_536]).is_ok() {}
-        assert!(!of_replaced(Stream::Tcp(one)).await);
+        assert!(!of_replaced(Stream::Tcp(one), b"beat").await);
         assert!(begun.elapsed() >= PATIENCE);
     }
 }

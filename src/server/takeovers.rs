@@ -26,8 +26,8 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// How long a replaced client is taken for alive while nothing was heard of it.
 const DOUBT: Duration = Duration::from_millis(500);
 
-/// Takeovers that are remembered: enough for the longest wait.
-const REMEMBERED: usize = 8;
+/// Takeovers that are remembered: enough for the longest wait, and for all who wait to come in one after the other.
+const REMEMBERED: usize = 2 * MAX_WAITING;
 
 /// Newcomers of one service that wait, for this or for the incumbent's pulse.
 const MAX_WAITING: usize = 16;

@@ -101,29 +101,29 @@ fn newcomers_who_wait_do_not_replace_each_other_at_once() {
     assert!(is_held(&second));
 }
 
-/// Sixteen may wait for a place. More are sent away, and neither they nor those who wait are in the way of the rest.
+/// Sixteen may wait for a place, and get it within five seconds. More are sent away, and nobody of them all is in the way
+/// of another service.
 #[test]
 fn newcomers_who_wait_are_bounded() {
     let (mut plan, local) = plan("replace");
     plan.services.push(Service::tcp("other", local.addr));
     let _server = plan.start_server(Build::Ours);
     let _replaced: Vec<_> = (0..4).map(|_| open(&plan).accepted()).collect();
-    let newcomers: Vec<_> = (0..24).map(|_| open(&plan)).collect();
+    let newcomers: Vec<_> = (0..40).map(|_| open(&plan)).collect();
     let begun = Instant::now();
     let _other = Control::open(plan.server_addr, "other", &plan.server_token).accepted();
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
-    let admitted = newcomers.iter().filter(|newcomer| answer(newcomer) == ZERO);
-    assert_eq!(admitted.count(), 16);
+    let answers: Vec<_> = newcomers.iter().map(answer).collect();
+    assert!(answers.iter().flatten().all(|answer| *answer == ZERO), "{answers:?}");
+    // More, if they came so slowly that the first were in before the last.
+    assert!(answers.iter().flatten().count() >= 16 && answers[39].is_none(), "{answers:?}");
     assert!(begun.elapsed() < 8 * SECOND, "{:?}", begun.elapsed());
 }
 
-/// The answer; nothing, if the server closes without one.
-fn answer(client: &Control) -> [u8; 4] {
-    let mut answer = [0xff; 4];
-    match (&client.stream).read_exact(&mut answer) {
-        Ok(()) => answer,
-        Err(_) => [0xff; 4],
-    }
+/// The answer; None: the server closes without one.
+fn answer(client: &Control) -> Option<[u8; 4]> {
+    let mut answer = [0; 4];
+    (&client.stream).read_exact(&mut answer).is_ok().then_some(answer)
 }
 
 /// A single client that finds nothing but its own dead channels, because a router on the way forgets them: nobody
