@@ -80,15 +80,13 @@ impl Newcomer {
                     None => return self.give_up("too many others wait to take the client's place"),
                 },
             };
-            // Who knows only an old token does not take the place of who knows the present one.
-            if incumbent.is_present && !shared.registry.is_present(&self.digest, &self.token) {
-                return self.refuse(&shared, incumbent.client).await;
-            }
+            // Who knows only an old token does not take the place of who knows the present one and is alive.
+            let is_outdone = incumbent.is_present && !shared.registry.is_present(&self.digest, &self.token);
             let decision = match settings.config.on_duplicate {
-                OnDuplicate::Replace => self.await_turn(&incumbent, turn).await,
+                OnDuplicate::Replace if !is_outdone => self.await_turn(&incumbent, turn).await,
                 // Both know only a token that was replaced: as they may both come, they take turns.
                 OnDuplicate::Refuse if !incumbent.is_present => self.await_turn(&incumbent, turn).await,
-                OnDuplicate::Refuse => {
+                OnDuplicate::Replace | OnDuplicate::Refuse => {
                     attempts += 1;
                     self.feel_pulse(&incumbent).await
                 }
@@ -143,7 +141,7 @@ impl Newcomer {
             () = incumbent.scope.draining() => Decision::Admit(Over::Only(Some(incumbent.session))),
             alive = is_alive => match alive {
                 true => Decision::Refuse(incumbent.client),
-                false => Decision::Admit(Over::Only(Some(incumbent.session))),
+                false => Decision::Admit(Over::Dead(incumbent.session)),
             },
         }
     }

@@ -142,6 +142,8 @@ pub enum Over {
     Anyone,
     /// This session's, or a free one: somebody else may have come in the meantime.
     Only(Option<SessionId>),
+    /// This session's, whose client is dead: then it does not count that it knew the present token.
+    Dead(SessionId),
 }
 
 /// Why a session cannot begin.
@@ -273,11 +275,12 @@ impl Registry {
             return Err(Denied::Revoked);
         }
         if let Some(old) = inner.current.get(&digest).and_then(|key| inner.sessions.get(key)) {
-            if present.tokens.is_present(&old.token) && !present.tokens.is_present(&token) {
-                return Err(Denied::Outdone(old.client));
-            }
+            let outdone = present.tokens.is_present(&old.token) && !present.tokens.is_present(&token);
             match over {
+                Over::Dead(expected) if old.id == expected => {}
+                _ if outdone => return Err(Denied::Outdone(old.client)),
                 Over::Only(expected) if Some(old.id) != expected => return Err(Denied::Taken),
+                Over::Dead(_) => return Err(Denied::Taken),
                 Over::Anyone | Over::Only(_) => {}
             }
         }

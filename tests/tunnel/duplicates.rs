@@ -167,6 +167,42 @@ fn a_single_client_behind_dead_channels_is_not_held_back() {
     }
 }
 
+/// Who knows only a token that was replaced a moment ago does not take the place of who knows the present one, while that
+/// one is alive.
+#[test]
+fn an_old_token_replaces_only_the_dead() {
+    let test = "tunnel::duplicates::an_old_token_replaces_only_the_dead";
+    for on_duplicate in ["replace", "refuse"] {
+        let Some(line) = Line::new(test, 1) else { return };
+        let services = [("echo", Kind::Tcp, ([127, 0, 0, 1], 9).into())];
+        let mut tunnel = Tunnel::new(line, Build::Ours, Link::tcp(), &services);
+        tunnel.plan.server_lines = format!("on_duplicate = {on_duplicate:?}\n");
+        let config = tunnel.plan.write("server.toml", &tunnel.plan.server_toml());
+        let site = tunnel.line.server.clone();
+        let command = || Process::start("server on a line", Build::Ours.command(Role::Server, &config));
+        let server = site.run(command);
+        server.wait_for("server is listening");
+        let addr = tunnel.plan.server_addr;
+        let old = std::mem::replace(&mut tunnel.plan.server_token, "the token that came after it".to_owned());
+        tunnel.plan.write("server.toml", &tunnel.plan.server_toml());
+        server.signal(Signal::SIGHUP);
+        server.wait_for("reloaded");
+
+        let incumbent = tunnel.line.client.run(|| open(&tunnel.plan).accepted());
+        assert_eq!(take::<32>(&incumbent.stream), [0; 32], "the pool's requests");
+        let newcomer = || site.run(|| Control::open(addr, "echo", &old));
+        assert_eq!(take(&newcomer().stream), AUTH_FAILED, "{on_duplicate}");
+        // The heartbeat that the newcomer was worth must be acknowledged before nothing is any more.
+        assert_eq!(take(&incumbent.stream), ONE, "{on_duplicate}");
+        std::thread::sleep(SECOND / 10);
+        tunnel.line.cut(true);
+        let begun = Instant::now();
+        assert!(is_held(&newcomer().accepted()), "{on_duplicate}");
+        announce(&format!("an old token after a cut, {on_duplicate}: {:.1?}", begun.elapsed()));
+        assert!(begun.elapsed() < 4 * SECOND, "{on_duplicate}: {:?}", begun.elapsed());
+    }
+}
+
 /// Two real clients: the service is there all the time.
 #[test]
 fn two_clients_with_one_token_do_not_flap() {
