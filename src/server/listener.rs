@@ -22,6 +22,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Visitors are reset when descriptors have been short for this long.
 const SHORTAGE: Duration = Duration::from_secs(1);
 
+/// Who has connected sees that half a round trip before the kernel here does: so long a listener that is given up is kept.
+const LEAVING: Duration = Duration::from_millis(100);
+
 /// Binds every address that an endpoint has. One that cannot be bound is an error, but one of a family that this host does
 /// not have, as long as another could be bound. With port 0 all addresses get the port that the first one gets.
 pub fn bind_all<T>(
@@ -158,9 +161,11 @@ impl Listeners {
         Poll::Pending
     }
 
-    /// Closes them. Those who have come and were not accepted yet come out before.
-    pub fn give_up(self) -> impl Iterator<Item = Accepted> {
-        self.listeners.into_iter().flat_map(tcp::give_up).map(by_name)
+    /// Nobody comes any more, but those who are there, or in the middle of their handshake.
+    pub fn give_up(self) -> Leaving {
+        let listeners: Vec<_> = self.listeners.into_iter().map(tcp::Leaving::new).collect();
+        let pause = if listeners.is_empty() { Duration::ZERO } else { LEAVING };
+        Leaving { listeners, until: Instant::now() + pause }
     }
 
     fn complain(&mut self, what: &str, error: &io::Error) {
@@ -172,6 +177,21 @@ impl Listeners {
     /// Where they listen.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+}
+
+/// Listeners that are given up, until those who have come are accepted.
+#[derive(Debug)]
+pub struct Leaving {
+    listeners: Vec<tcp::Leaving>,
+    /// When it may be dropped.
+    pub until: Instant,
+}
+
+impl Leaving {
+    /// Those who are there now and were not accepted yet.
+    pub fn take(&self) -> Vec<Accepted> {
+        self.listeners.iter().flat_map(tcp::Leaving::take).map(by_name).collect()
     }
 }
 

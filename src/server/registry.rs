@@ -45,7 +45,7 @@ pub enum Event {
     /// Other rules from now on: a reload.
     Configured(Box<Rules>),
     /// Other sockets from now on. Visitors who have connected to the former ones, and were not accepted yet, are served as
-    /// all others; then those are closed, and then the other end is told.
+    /// all others; soon those are closed, and then the other end is told.
     Listen(Sockets, oneshot::Sender<()>),
 }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::budget::{Budget, Share};
 use super::control::Demand;
 use super::door::Door;
 use super::idle::{ChannelId, IdleChannels, is_dead};
-use super::listener::Listeners;
+use super::listener::{Leaving, Listeners};
 use super::pool::{self, Allowance, Pool, Settings, Why};
 use super::refusals::{Line, Refusal, Refusals};
 use super::registry::{Event, SessionId, Sockets};
@@ -95,6 +95,7 @@ impl TcpService {
             client: None,
             seats: Seats::default(),
             refusals: Refusals::default(),
+            leaving: None,
             service: self,
         };
         loop {
@@ -108,17 +109,16 @@ impl TcpService {
                 id = poll_fn(|cx| running.idle.poll_dead(cx)) => running.on_dead(id),
                 Some(event) = events.recv() => match event {
                     Event::Listen(Sockets::Tcp(others), closed) => {
-                        // The kernel would reset those who have come already.
-                        for (tcp, peer) in std::mem::replace(&mut listeners, others).give_up() {
-                            let actions = running.on_accept(tcp, peer);
-                            running.act(actions);
-                        }
-                        // Who asked may have lost interest.
-                        let _ = closed.send(());
+                        let former = std::mem::replace(&mut listeners, others);
+                        running.leave(former.give_up(), closed);
                         continue;
                     }
                     event => running.on_event(event),
                 },
+                () = until(running.leaving.as_ref().map(|(leaving, _)| leaving.until)) => {
+                    running.left();
+                    continue;
+                }
                 (tcp, peer) = listeners.accept(&door) => running.on_accept(tcp, peer),
             };
             running.act(actions);
@@ -146,6 +146,8 @@ struct Running {
     client: Option<(SessionId, Arc<Demand>)>,
     seats: Seats,
     refusals: Refusals,
+    /// The former listeners, and who is told when they are closed.
+    leaving: Option<(Leaving, oneshot::Sender<()>)>,
 }
 
 impl Running {
@@ -195,6 +197,33 @@ impl Running {
         let until = since + self.service.rules.settings().longest_wait();
         let visitor = Visitor { tcp, peer, since, until, moves: 0, seat };
         self.pool.on_visitor(visitor, since.into_std())
+    }
+
+    /// The kernel would reset those who have connected, if the listeners were closed at once.
+    fn leave(&mut self, leaving: Leaving, closed: oneshot::Sender<()>) {
+        self.left();
+        self.accept_all(&leaving);
+        let at_once = leaving.until <= tokio::time::Instant::now();
+        self.leaving = Some((leaving, closed));
+        if at_once {
+            self.left();
+        }
+    }
+
+    fn left(&mut self) {
+        if let Some((leaving, closed)) = self.leaving.take() {
+            self.accept_all(&leaving);
+            drop(leaving);
+            // Who asked may have lost interest.
+            let _ = closed.send(());
+        }
+    }
+
+    fn accept_all(&mut self, leaving: &Leaving) {
+        for (tcp, peer) in leaving.take() {
+            let actions = self.on_accept(tcp, peer);
+            self.act(actions);
+        }
     }
 
     /// An idle channel has died.

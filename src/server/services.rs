@@ -45,6 +45,8 @@ pub struct Services {
     config: config::Server,
     running: BTreeMap<Arc<str>, Running>,
     bound: (mpsc::Sender<Bound>, mpsc::Receiver<Bound>),
+    /// Each completes when sockets that were given up are closed: at the latest, a reload waits for that.
+    leaving: Vec<oneshot::Receiver<()>>,
     /// Those that lack their address, for who tells of them.
     unbound: Source<Unbound>,
     scope: Scope,
@@ -64,7 +66,15 @@ struct Running {
 impl Services {
     /// None runs yet.
     pub fn new(shared: Arc<Shared>, config: config::Server, unbound: Source<Unbound>, scope: Scope) -> Self {
-        Services { shared, config, running: BTreeMap::new(), bound: mpsc::channel(1), unbound, scope }
+        Services {
+            shared,
+            config,
+            running: BTreeMap::new(),
+            bound: mpsc::channel(1),
+            leaving: Vec::new(),
+            unbound,
+            scope,
+        }
     }
 
     /// Starts a service on sockets that are bound.

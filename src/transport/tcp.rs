@@ -18,7 +18,7 @@ use crate::config::{Endpoint, Host, TcpOptions};
 /// Connections that may wait to be accepted (protocol-v1.md, section 3.1).
 const BACKLOG: i32 = 1024;
 
-/// And so many at most are taken out when their listener is given up: the kernel lets one more in.
+/// And so many at most are taken out at once when their listener is given up: the kernel lets one more in.
 const MOST_QUEUED: usize = BACKLOG as usize + 1;
 
 /// How long an address has the field to itself (RFC 8305, section 8).
@@ -171,14 +171,24 @@ const NO_NEWCOMERS: [SockFilter; 5] = [
     SockFilter::new(0x06, 0, 0, u32::MAX),
 ];
 
-/// Gives up a listening socket: those who have connected to it already come out, then it is closed. Without that the kernel
+/// A listening socket that is given up. Those who have connected to it already can be taken out; without that the kernel
 /// would reset them. Who comes from now on is not answered, and asks again in a second: then another may listen there.
-pub fn give_up(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
-    // Else the queue would not end. It cannot fail; if it does, who comes in the last moment is reset.
-    let _ = SockRef::from(&listener).attach_filter(&NO_NEWCOMERS);
-    // Not through the runtime, which may not have heard of them yet.
-    let listener = listener.into_std().ok();
-    std::iter::from_fn(move || accept_now(listener.as_ref()?)).take(MOST_QUEUED)
+#[derive(Debug)]
+pub struct Leaving(Option<std::net::TcpListener>);
+
+impl Leaving {
+    /// To be dropped soon. Those whose handshake goes on when this is made can be taken out when it is done.
+    pub fn new(listener: TcpListener) -> Self {
+        // Else the queue would not end. It cannot fail; if it does, who comes in the last moment is reset.
+        let _ = SockRef::from(&listener).attach_filter(&NO_NEWCOMERS);
+        // Not through the runtime, which may not have heard of them yet.
+        Leaving(listener.into_std().ok())
+    }
+
+    /// Those who are there now.
+    pub fn take(&self) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+        std::iter::from_fn(|| accept_now(self.0.as_ref()?)).take(MOST_QUEUED)
+    }
 }
 
 /// One who waits to be accepted. None: there is nobody, or no descriptor for him.
@@ -305,12 +315,12 @@ mod tests {
         let listener = listen(loopback()).unwrap();
         let address = listener.local_addr().unwrap();
         let queued: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-        let mut given = give_up(listener);
+        let leaving = Leaving::new(listener);
         let late = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300));
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        let mut accepted: Vec<_> = given.by_ref().collect();
+        let mut accepted: Vec<_> = leaving.take().collect();
         assert_eq!(accepted.len(), 3);
-        drop(given);
+        drop(leaving);
         let late = std::net::TcpStream::connect(address);
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         for (visitor, (tcp, peer)) in queued.iter().zip(&mut accepted) {

@@ -65,6 +65,7 @@ impl Services {
         for (service, _) in failed {
             self.retry(service);
         }
+        self.all_left().await;
         faults
     }
 
@@ -87,6 +88,9 @@ impl Services {
         let in_the_way = self.in_the_way(&failed);
         for (name, _) in &in_the_way {
             self.listen(name, None).await;
+        }
+        if failed.iter().any(is_in_use) {
+            self.all_left().await;
         }
         let (again, mut failed): (Vec<_>, Vec<_>) = failed.into_iter().partition(is_in_use);
         failed
@@ -124,7 +128,7 @@ impl Services {
         }
     }
 
-    /// Gives a service other sockets, or none, and waits until its former ones are closed.
+    /// Gives a service other sockets, or none. Its former ones are closed soon: [`Services::all_left`].
     async fn listen(&mut self, name: &Arc<str>, sockets: Option<(Sockets, Endpoint)>) {
         let Some(running) = self.running.get_mut(name) else { return };
         let (sockets, address) = match sockets {
@@ -133,7 +137,14 @@ impl Services {
         };
         running.address = address;
         let (done, closed) = oneshot::channel();
-        if running.events.send(Event::Listen(sockets, done)).await.is_ok() {
+        // If its task has ended, its sockets are closed.
+        let _ = running.events.send(Event::Listen(sockets, done)).await;
+        self.leaving.push(closed);
+    }
+
+    /// Waits until all sockets are closed that were given up.
+    async fn all_left(&mut self) {
+        for closed in self.leaving.drain(..) {
             let _ = closed.await;
         }
     }
