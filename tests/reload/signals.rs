@@ -378,8 +378,9 @@ fn a_stop_signal_overtakes_a_reload() {
 fn without_a_file_a_hangup_ends_the_process() {
     use std::os::unix::process::ExitStatusExt;
     let (control, one) = (net::address(), net::address());
-    let mut command = Command::new(Build::Ours.program());
-    command.args([
+    // Whoever runs these tests under nohup has SIGHUP ignored, in every child, too.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP").arg(Build::Ours.program()).args([
         "server",
         "--plain-tcp",
         "--bind",
