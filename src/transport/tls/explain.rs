@@ -105,7 +105,8 @@ fn certificate(fault: CertificateError, name: &str) -> String {
         ),
         CertificateError::NotValidForName => format!("the server's certificate is not valid for {name}"),
         CertificateError::Other(fault) if fault.to_string().contains("CaUsedAsEndEntity") => {
-            "the server's certificate is a CA's own; put this very certificate into trusted_root to trust it"
+            "the server's certificate is a CA's own (a captive portal answers like that, too); if it is your server's, \
+             put this very certificate into trusted_root to trust it"
                 .to_owned()
         }
         fault => format!("the server's certificate is refused: {fault}"),
