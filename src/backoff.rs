@@ -11,7 +11,7 @@ const FACTOR: u32 = 3;
 /// A connection that lasted this long was a success: the next pause is the first one again. Long enough that a peer
 /// which takes everybody and soon drops them is not tried at the shortest pace for ever; short enough that two
 /// restarts within a minute cost nothing.
-const STABLE: Duration = Duration::from_secs(30);
+pub const STABLE: Duration = Duration::from_secs(30);
 
 /// The pauses of one reconnecting task: 0.5 s, 1.5 s, 4.5 s ... up to a maximum, each within ±20 %.
 #[derive(Debug, Clone)]

@@ -14,8 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::session::{End, Session};
+use super::troubles::Before;
 use super::{Settings, Shared, Wanted};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, STABLE};
 use crate::config::{Secret, diff};
 use crate::latest::Latest;
 use crate::relay::Millis;
@@ -44,6 +45,7 @@ pub async fn run(shared: Arc<Shared>, wanted: Latest<Wanted>, scope: Scope) {
         backoff,
         told: false,
         refused: false,
+        brief: 0,
         asked: false,
     };
     keeper.run().await;
@@ -53,6 +55,8 @@ pub async fn run(shared: Arc<Shared>, wanted: Latest<Wanted>, scope: Scope) {
 struct Current {
     ended: Pin<Box<dyn Future<Output = End> + Send>>,
     since: Instant,
+    /// Where it is connected: it may be a proxy on the way.
+    peer: SocketAddr,
     /// What it was authenticated with.
     token: Secret,
     /// How it reached the server.
@@ -79,6 +83,8 @@ struct Keeper {
     told: bool,
     /// Whether it was logged that the server refuses this service.
     refused: bool,
+    /// Control channels in a row that did not last: of more than one, single lines tell no more.
+    brief: u8,
     /// Whether it was found out that the server refuses for the present control channel's sake, or does not.
     asked: bool,
 }
@@ -153,7 +159,7 @@ impl Keeper {
             earlier.until = earlier.until.min(until);
         }
         if other_token || connects_anew {
-            (self.told, self.refused, self.asked) = (false, false, false);
+            (self.told, self.refused, self.asked, self.brief) = (false, false, false, 0);
         } else if !other_pace {
             return false;
         }
@@ -191,10 +197,25 @@ impl Keeper {
     }
 
     async fn until_end_or_change(&mut self) {
-        if let Step::Ended(lasted, end) = self.first(pin!(pending::<()>())).await {
-            if !self.scope.is_draining() {
-                self.pause_after(lasted, &end).await;
+        let doubt = if self.brief > 1 { STABLE } else { Duration::MAX };
+        match self.first(pin!(sleep(doubt))).await {
+            Step::Done(()) => {
+                self.brief = 0;
+                self.tell_connected();
             }
+            Step::Ended(lasted, end) if !self.scope.is_draining() => self.pause_after(lasted, &end).await,
+            Step::Ended(..) | Step::Changed => {}
+        }
+    }
+
+    /// A control channel that may soon be lost, as those before it were, is told when it has lasted.
+    fn tell_connected(&self) {
+        let Some(Current { peer, .. }) = &self.current else { return };
+        let (name, server) = (&self.now.service.name, &self.now.settings.config.remote_addr);
+        if self.brief > 1 {
+            tracing::debug!(service = %name, %server, %peer, "connected to the server");
+        } else {
+            tracing::info!(service = %name, %server, %peer, "connected to the server");
         }
     }
 
@@ -216,15 +237,12 @@ impl Keeper {
                 Step::Changed => return Step::Changed,
             }
         };
-        let (name, server, peer) =
-            (&wanted.service.name, &wanted.settings.config.remote_addr, session.server);
-        tracing::info!(service = %name, %server, %peer, "connected to the server");
-        let (settings, beats) = (session.settings.clone(), session.beats.clone());
+        let (peer, settings, beats) = (session.server, session.settings.clone(), session.beats.clone());
         let obeyed = session.obey(self.shared.clone(), self.wanted.clone(), self.scope.clone());
         let (ended, since, token) = (Box::pin(obeyed), Instant::now(), token.clone());
         // The earlier one ends here, and not before.
-        self.current = Some(Current { ended, since, token, settings, beats });
-        self.refused = false;
+        self.current = Some(Current { ended, since, peer, token, settings, beats });
+        self.tell_connected();
         if self.is_settled() {
             self.earlier = None;
         }
@@ -259,25 +277,28 @@ impl Keeper {
         let (pause, now) = (self.backoff.pause(lasted, fastrand::f64()), std::time::Instant::now());
         let (name, server) = (&self.now.service.name, &self.now.settings.config.remote_addr);
         if self.current.is_none() {
-            // Not one of many attempts: each loss is told, and whom the server refuses.
-            let mut untold = Some((1, 1));
-            if lasted.is_zero() {
-                let folded = self.shared.troubles().add(end, name, now);
-                if !matches!(end, End::Refused(_)) || std::mem::replace(&mut self.refused, true) {
-                    untold = folded;
-                }
-            }
-            match untold {
-                None => {
-                    tracing::debug!(service = %name, reason = %end, "no control channel, next attempt in {}", Millis(pause));
-                }
-                Some((attempts @ 2.., services)) => tracing::warn!(
+            // Not one of many attempts: each loss is told, unless channels do not last, and whom the server refuses.
+            let is_news = if lasted >= STABLE {
+                (self.brief, self.refused) = (0, false);
+                true
+            } else if lasted.is_zero() {
+                matches!(end, End::Refused(_)) && !std::mem::replace(&mut self.refused, true)
+            } else {
+                self.brief = self.brief.saturating_add(1);
+                self.brief == 1
+            };
+            let lines = self.shared.troubles().add(end, name, is_news, now);
+            if let Some(Before { attempts, services, mixed }) = lines.before {
+                let mixed = if mixed { ", for other reasons, too" } else { "" };
+                tracing::warn!(
                     %server, reason = %end, services,
-                    "no control channel: {attempts} attempts in the last minute"
-                ),
-                Some(_) => {
-                    tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {}", Millis(pause));
-                }
+                    "no control channel: {attempts} attempts since the last line{mixed}"
+                );
+            }
+            if lines.this {
+                tracing::warn!(service = %name, %server, reason = %end, "no control channel, next attempt in {}", Millis(pause));
+            } else {
+                tracing::debug!(service = %name, reason = %end, "no control channel, next attempt in {}", Millis(pause));
             }
         } else if Latest::<Wanted>::CHANGES && !std::mem::replace(&mut self.told, true) {
             tracing::warn!(

@@ -66,12 +66,18 @@ impl Door {
     /// Waits until something was refused.
     pub async fn turned(&self) -> Turned {
         loop {
-            let [away, out] = [&self.away, &self.out].map(|count| count.swap(0, Ordering::Relaxed));
-            if away + out > 0 {
-                return Turned { away, out };
+            let turned = self.untold();
+            if turned.away + turned.out > 0 {
+                return turned;
             }
             self.changed.notified().await;
         }
+    }
+
+    /// What came to pass since it was last asked for, if anything.
+    pub fn untold(&self) -> Turned {
+        let [away, out] = [&self.away, &self.out].map(|count| count.swap(0, Ordering::Relaxed));
+        Turned { away, out }
     }
 
     /// A visitor was pushed out by a newer one.

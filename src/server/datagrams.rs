@@ -149,6 +149,7 @@ impl UdpService {
                 }
             };
         }
+        self.tell(self.door.untold());
         for tally in visitors.into_tallies() {
             let why = if self.server.is_draining() {
                 "cut by the stop of this server"
@@ -204,7 +205,7 @@ impl UdpService {
         }
     }
 
-    /// What was refused in the last minute.
+    /// What was refused since the last line.
     fn tell(&self, turned: Turned) {
         for (refusal, count) in [(Refusal::NotAllowed, turned.away), (Refusal::Flows, turned.out)] {
             if count > 0 {

@@ -110,6 +110,13 @@ impl Refusals {
         lines
     }
 
+    /// The end has come: all that was not told.
+    pub fn on_end(&mut self) -> Vec<Line> {
+        let untold = Refusal::ALL.into_iter().zip(std::mem::take(&mut self.0));
+        let lines = untold.filter_map(|(refusal, untold)| Some(Line { refusal, count: untold?.count }));
+        lines.filter(|line| line.count > 0).collect()
+    }
+
     /// When [`Refusals::on_time`] is next of use.
     pub fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().map(|untold| untold.told + INTERVAL).min()
@@ -143,5 +150,16 @@ mod tests {
         assert_eq!(refusals.on_time(start + 2 * INTERVAL), []);
         assert_eq!(refusals.next(), None, "all quiet: no timer");
         assert_eq!(refusals.add(Refusal::Waiting, 1, start + 2 * INTERVAL), first(Refusal::Waiting));
+    }
+
+    #[test]
+    fn what_is_untold_at_the_end_is_told_then() {
+        let start = Instant::now();
+        let mut refusals = Refusals::default();
+        for (refusal, count) in [(Refusal::NoClient, 1), (Refusal::Waiting, 1), (Refusal::NoClient, 3)] {
+            refusals.add(refusal, count, start);
+        }
+        assert_eq!(refusals.on_end(), [Line { refusal: Refusal::NoClient, count: 3 }]);
+        assert_eq!((refusals.on_end(), refusals.next()), (Vec::new(), None));
     }
 }

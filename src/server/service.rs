@@ -124,7 +124,10 @@ impl TcpService {
             running.act(actions);
         }
         drop(listeners);
-        let Running { pool, service, .. } = running;
+        let Running { pool, service, mut refusals, .. } = running;
+        for line in refusals.on_end() {
+            tell(&service.rules.config.name, &line);
+        }
         for visitor in pool.into_parts().0 {
             let why = if service.relays.is_draining() {
                 "this server is stopping"
@@ -367,7 +370,7 @@ fn allowance(budget: &Budget, idle: &IdleChannels, waiting: &Share) -> Allowance
     Allowance { at_first: budget.at_first(), idle: idle.allowed(), waiting: waiting.allowed() }
 }
 
-/// The line for what was refused in a minute.
+/// The line for what was refused since the last one.
 pub fn tell(service: &str, Line { refusal, count }: &Line) {
     let reason = refusal.as_str();
     match refusal {

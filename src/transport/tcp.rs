@@ -118,15 +118,19 @@ fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     order
 }
 
-fn joined(mut faults: Vec<io::Error>) -> io::Error {
-    let Some(first) = faults.first() else {
+/// One text for all, which does not depend on who failed first.
+fn joined(faults: Vec<io::Error>) -> io::Error {
+    let Some(kind) = faults.first().map(io::Error::kind) else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to");
     };
-    if faults.len() == 1 {
-        return faults.remove(0);
+    let mut texts: Vec<String> = Vec::with_capacity(faults.len());
+    for fault in faults {
+        let text = fault.to_string();
+        // They are few, and `sort` would cost a small build more than a kilobyte.
+        let at = texts.iter().position(|other| *other > text).unwrap_or(texts.len());
+        texts.insert(at, text);
     }
-    let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
-    io::Error::new(first.kind(), texts.join("; "))
+    io::Error::new(kind, texts.join("; "))
 }
 
 /// Sets nodelay, and lets the kernel watch for the peer's death. A refused option costs nothing but itself, so it is
@@ -289,6 +293,17 @@ mod tests {
             assert!(fault.to_string().contains(&format!("cannot connect to {address}: ")), "{fault}");
         }
         assert!(connect(&[]).await.unwrap_err().to_string().contains("no address"));
+    }
+
+    /// The client tells each reason once: what a name's many addresses answer is one, in whatever order they do.
+    #[test]
+    fn faults_have_one_text_in_any_order() {
+        let text = |order: [&str; 3]| {
+            joined(order.map(|fault| io::Error::other(format!("cannot connect to {fault}"))).into())
+                .to_string()
+        };
+        assert_eq!(text(["a", "b", "c"]), text(["c", "a", "b"]));
+        assert_eq!(text(["b", "a", "c"]), "cannot connect to a; cannot connect to b; cannot connect to c");
     }
 
     /// A listener whose backlog is full does not answer: the kernel drops what asks.

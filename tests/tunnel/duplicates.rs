@@ -109,15 +109,26 @@ fn newcomers_who_wait_are_bounded() {
     plan.services.push(Service::tcp("other", local.addr));
     let _server = plan.start_server(Build::Ours);
     let _replaced: Vec<_> = (0..4).map(|_| open(&plan).accepted()).collect();
-    let newcomers: Vec<_> = (0..40).map(|_| open(&plan)).collect();
     let begun = Instant::now();
+    let newcomers: Vec<_> = (0..40).map(|_| open(&plan)).collect();
+    let (burst, begun) = (begun.elapsed(), Instant::now());
     let _other = Control::open(plan.server_addr, "other", &plan.server_token).accepted();
-    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    assert!(newcomers.iter().any(still_waits), "it came after them all");
+    assert!(begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
     let answers: Vec<_> = newcomers.iter().map(answer).collect();
     assert!(answers.iter().flatten().all(|answer| *answer == ZERO), "{answers:?}");
-    // More, if they came so slowly that the first were in before the last.
-    assert!(answers.iter().flatten().count() >= 16 && answers[39].is_none(), "{answers:?}");
+    assert!(answers.iter().flatten().count() >= 16, "{answers:?}");
+    // On a busy machine they may come so slowly that the first are in before the last.
+    assert!(answers[39].is_none() || burst >= SECOND, "{burst:?}: {answers:?}");
     assert!(begun.elapsed() < 8 * SECOND, "{:?}", begun.elapsed());
+}
+
+/// Whether there is no answer yet, nor an end.
+fn still_waits(client: &Control) -> bool {
+    client.stream.set_nonblocking(true).unwrap();
+    let answer = client.stream.peek(&mut [0]);
+    client.stream.set_nonblocking(false).unwrap();
+    answer.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
 /// The answer; None: the server closes without one.

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
 use super::common::process::Process;
@@ -127,6 +128,15 @@ fn allow_and_deny_are_obeyed_by_datagrams() {
     bad.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(bad.recv(&mut [0; 9]).is_err());
     assert!(!server.log().contains("visitor=127.5.0.1"), "it is no visitor");
+    // What was counted in silence is told at the end, at the latest.
+    server.signal(Signal::SIGTERM);
+    net::wait("all are told", || sum(&lines(&server, "INFO", "not allowed")) == 20);
+}
+
+/// All that these lines count.
+fn sum(lines: &[String]) -> u64 {
+    let count = |line: &String| line.split_once("count=")?.1.split(' ').next()?.parse::<u64>().ok();
+    lines.iter().filter_map(count).sum()
 }
 
 #[test]
