@@ -216,6 +216,11 @@ impl Relay {
         }
     }
 
+    /// The data channel's connection.
+    pub fn tunnel(&self) -> &TcpStream {
+        self.tunnel.tcp()
+    }
+
     /// Both connections are to be reset when this relay is dropped, whatever its state.
     pub fn cut(&self) {
         self.tunnel.reset_on_drop();

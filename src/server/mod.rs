@@ -16,11 +16,13 @@
 //! budget    what of the open files is for idle channels and for visitors that wait, of all services
 //! seats     how many visitors a service has
 //! visitor   StartForward, the relay, the log line
+//! answer    whether the client's machine has acknowledged StartForward
 //! datagrams one UDP service
 //! refusals  visitors that are refused, told in few lines (pure)
 //! ```
 
 mod admission;
+mod answer;
 mod budget;
 mod control;
 mod datagrams;

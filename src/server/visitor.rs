@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::Answer;
 use super::proxy_header;
 use super::registry::Event;
 use super::seats::Seat;
@@ -30,6 +31,8 @@ use crate::wire::DataCommand;
 
 /// The first bytes of a data channel fit into its socket's buffer: one that does not take them at once is dead.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+const UNANSWERED: &str = "the client's machine acknowledged nothing in time";
 
 const CUT: &str = "cut by the stop of this server";
 
@@ -102,8 +105,8 @@ pub async fn serve(
             return log_end(&service, visitor.peer, client, (0, 0), visitor.since, CUT);
         }
     };
-    match beginning {
-        Beginning::Sign => {}
+    let answer = match beginning {
+        Beginning::Sign(answer) => answer,
         Beginning::Left => {
             let reason = Reason::VisitorReset.to_string();
             return log_end(&service, visitor.peer, client, (0, 0), visitor.since, &reason);
@@ -114,12 +117,12 @@ pub async fn serve(
             drop(running);
             return give_back(visitor, &service, &events, &counters);
         }
-    }
-    let Visitor { tcp, peer, since, seat, .. } = visitor;
+    };
+    let Visitor { tcp, peer, since, seat, until, .. } = visitor;
     Counters::add(&counters.visitors, 1);
     let mut relay = Relay::new(channel, tcp, Side::Server, since, counters.clone());
     let reason = tokio::select! {
-        reason = relay.run() => reason.to_string(),
+        reason = run(&mut relay, answer, until) => reason,
         () = scope.cutting() => {
             relay.cut();
             CUT.to_owned()
@@ -128,6 +131,18 @@ pub async fn serve(
     drop(running);
     drop(seat);
     log_end(&service, peer, client, (relay.up(), relay.down()), since, &reason);
+}
+
+/// Relays until the end, or gives up if the client's machine turns out not to be there; says why it is over.
+async fn run(relay: &mut Relay, answer: Answer, until: Instant) -> String {
+    if let Ok(reason) = timeout_at(answer.due(until), relay.run()).await {
+        return reason.to_string();
+    }
+    if answer.has_come(relay.tunnel()) {
+        return relay.run().await.to_string();
+    }
+    relay.cut();
+    UNANSWERED.to_owned()
 }
 
 /// The line for each ended visitor; `peer` is the client, `moved` is up and down.
@@ -157,7 +172,7 @@ fn log_end(
 /// How a channel begins.
 enum Beginning {
     /// One of the two has something to say, or has ended.
-    Sign,
+    Sign(Answer),
     /// The channel failed, and nothing of the visitor's was written to it.
     Dead(io::Error),
     /// The visitor has reset its connection.
@@ -172,12 +187,14 @@ async fn begin(channel: &mut Stream, visitor: &Visitor, service: &ServerService)
     if let Err(error) = started.unwrap_or_else(|late| Err(late.into())) {
         return Beginning::Dead(error);
     }
+    let answer = Answer::to_start();
     let (mut sign, mut word, mut vigil) = ([0], [0], Vigil::new(channel.tcp()));
     tokio::select! {
         biased;
-        sign = channel.tcp().peek(&mut sign) => sign.map_or_else(Beginning::Dead, |_| Beginning::Sign),
+        sign = channel.tcp().peek(&mut sign) => sign.map_or_else(Beginning::Dead, |_| Beginning::Sign(answer)),
+        () = answer.is_missing(channel.tcp()) => Beginning::Dead(io::Error::new(io::ErrorKind::TimedOut, UNANSWERED)),
         (_, error) = poll_fn(|cx| vigil.poll(cx, &[channel.tcp()])) => Beginning::Dead(error),
-        word = visitor.tcp.peek(&mut word) => word.map_or(Beginning::Left, |_| Beginning::Sign),
+        word = visitor.tcp.peek(&mut word) => word.map_or(Beginning::Left, |_| Beginning::Sign(answer)),
     }
 }
 

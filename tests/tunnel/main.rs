@@ -30,6 +30,7 @@ mod silence;
 mod stop;
 mod strangers;
 mod streams;
+mod unanswered;
 
 use common::certs::{Certs, KeyKind};
 use common::keys::KeyPair;
