@@ -19,7 +19,7 @@ use crate::live::{Early, Live};
 use crate::log;
 #[cfg(feature = "hot-reload")]
 use crate::process::is_managed;
-use crate::process::{Signals, hold_hangups, raise_open_files_or_warn, runtime};
+use crate::process::{Signals, raise_open_files_or_warn, runtime};
 use crate::reader::Reader;
 use crate::running::Running;
 use crate::stopping::stop_on;
@@ -29,8 +29,6 @@ use crate::watch::Seen;
 /// Runs the roles of a configuration file until a signal.
 pub fn run(run: Run) -> Exit {
     log::init("info", run.visitor_log);
-    // Whoever reloads does not know how far the start has come.
-    hold_hangups();
     let reader = Reader { main: run.config, overlays: run.overlays, role: run.role };
     let reading = reader.first();
     let (plan, loaded) = match reading.found {

@@ -42,8 +42,15 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: impl IntoIterator<Item = OsString>) -> cli::Exit {
+    // Whoever reloads does not know how far the start has come.
+    process::hold_hangups();
     match cli::parse(args) {
-        Ok(command) => cli::run(command),
+        Ok(command) => {
+            if !matches!(command, cli::Command::Run(_)) {
+                process::release_hangups();
+            }
+            cli::run(command)
+        }
         Err(stop) => stop.print(),
     }
 }

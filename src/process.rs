@@ -16,6 +16,13 @@ pub fn hold_hangups() {
     let _ = set.thread_block();
 }
 
+/// SIGHUP ends the process again; one that came meanwhile does so now.
+pub fn release_hangups() {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGHUP);
+    let _ = set.thread_unblock();
+}
+
 /// Whether a service manager of the systemd kind has started this very process. (INVOCATION_ID is no sign: every program
 /// of a desktop inherits it.)
 #[cfg(feature = "hot-reload")]

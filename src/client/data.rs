@@ -194,7 +194,7 @@ async fn serve_visitor(shared: Arc<Shared>, wanted: Wanted, stream: Stream) {
     let local = match connected {
         Ok(local) => local,
         Err(error) => {
-            tracing::warn!(service = %service.name, local = %service.local_addr, %error, "local service unreachable");
+            log_unreachable(&shared, &service, &error);
             // The channel is reset when it is dropped: the visitor gets what it would get from the service itself.
             return;
         }
@@ -265,6 +265,19 @@ async fn moved(wanted: &mut Latest<Wanted>, service: &ClientService) {
     };
     // Its source may be gone: nobody wants the service any more.
     wanted.until(|wanted| !same(wanted)).await;
+}
+
+/// A line for the first visitor, then one a minute: each visitor may make some.
+fn log_unreachable(shared: &Shared, service: &ClientService, error: &io::Error) {
+    let ClientService { name, local_addr: local, .. } = service;
+    let lines =
+        shared.unreachable().add(&format_args!("{name} {error}"), name, false, std::time::Instant::now());
+    if lines.this || lines.before.is_some() {
+        let visitors = lines.before.map_or(1, |before| before.attempts);
+        tracing::warn!(service = %name, %local, %error, visitors, "local service unreachable");
+    } else {
+        tracing::debug!(service = %name, %local, %error, "local service unreachable");
+    }
 }
 
 /// The line for each ended visitor. Its address is known for UDP only; `peer` is the server, `moved` is up and down.

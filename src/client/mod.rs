@@ -4,7 +4,7 @@
 //! control  one for each service: connect, authenticate, obey, reconnect
 //! session  one authenticated control channel: what the server asks for is done
 //! limits   what a server may ask for
-//! troubles why there is no control channel, in few lines
+//! troubles why there is no control channel, or local service, in few lines
 //! data     one data channel: dial, wait for its visitor, connect to the local service, relay
 //! ```
 
@@ -56,11 +56,18 @@ struct Shared {
     /// Where relays live: they outlast control channels.
     relays: Scope,
     troubles: Mutex<Troubles>,
+    unreachable: Mutex<Troubles>,
 }
 
 impl Shared {
+    /// With control channels.
     fn troubles(&self) -> MutexGuard<'_, Troubles> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With local services.
+    fn unreachable(&self) -> MutexGuard<'_, Troubles> {
+        self.unreachable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,7 +116,12 @@ impl Client {
             services = config.services.len(),
             "client is starting"
         );
-        let shared = Shared { counters, relays: scope.clone(), troubles: Mutex::default() };
+        let shared = Shared {
+            counters,
+            relays: scope.clone(),
+            troubles: Mutex::default(),
+            unreachable: Mutex::default(),
+        };
         let mut services = Services::new(shared, config, connector);
         services.start_missing();
         loop {
@@ -183,6 +195,7 @@ impl Services {
         self.config = config;
         // Who has changed something wants to know whether it helps.
         *self.shared.troubles() = Troubles::default();
+        *self.shared.unreachable() = Troubles::default();
         // A session is of one type for as long as it lives.
         let other_kind = changes.changed.iter().filter(|(_, change)| change.kind).map(|(name, _)| name);
         for name in changes.removed.iter().chain(other_kind) {

@@ -129,7 +129,7 @@ impl fmt::Display for End {
             End::Unreachable(error) | End::Io(error) => error.fmt(f),
             End::Malformed(error) => error.fmt(f),
             End::Refused(Refusal::AuthFailed) => {
-                f.write_str("the server refused: the token is wrong, or it has no service of this name")
+                f.write_str("the server refused: the token is wrong, it has no service of this name, or another client serves it")
             }
             End::Refused(Refusal::ServiceNotExist) => f.write_str("the server has no service of this name"),
             End::Closed => f.write_str("closed by the server"),

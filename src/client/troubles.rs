@@ -1,5 +1,5 @@
-//! Why there are no control channels, in few log lines: each reason at once, then once a minute for all services, however
-//! many there are and however often they try. Pure.
+//! Why there are no control channels, or no local services, in few log lines: each reason at once, then once a minute for
+//! all services, however many there are and however often they try. Pure.
 
 use std::fmt::{self, Display, Write};
 use std::time::{Duration, Instant};

@@ -82,7 +82,11 @@ impl Files for SystemFiles {
             if names.len() == MOST_ENTRIES {
                 return Err(io::Error::other("it has more than 131072 entries"));
             }
-            names.push(entry?.file_name());
+            let entry = entry?;
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if is_file || !std::fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
+                names.push(entry.file_name());
+            }
         }
         Ok(names)
     }

@@ -19,8 +19,8 @@ const RESOLVE_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duratio
 /// Pause after a failed accept: descriptors or memory are short, and trying again at once would burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Visitors are reset when descriptors have been short for this long.
-const SHORTAGE: Duration = Duration::from_secs(1);
+/// Visitors are reset, or a stranger makes room, when descriptors have been short for this long.
+const SHORTAGE: Duration = Duration::from_millis(400);
 
 /// Who has connected sees that half a round trip before the kernel here does: so long a listener that is given up is kept.
 const LEAVING: Duration = Duration::from_millis(100);

@@ -206,3 +206,22 @@ fn visitors_without_a_channel_are_told_together() {
         "{told:#?}"
     );
 }
+
+/// Whoever visits a service that is down could fill the client's log, and each of them up to three times.
+#[test]
+fn a_local_service_that_is_down_is_told_once() {
+    let (begun, mut plan) =
+        (Instant::now(), Plan::new(Link::tcp(), vec![Service::tcp("down", net::address())]));
+    plan.client_lines = "retry_interval = 1\n".to_owned();
+    let _server = plan.start_server(Build::Ours);
+    let client = plan.start_client(Build::Ours);
+    client.wait_for("connected to the server");
+    for _ in 0..10 {
+        let (bytes, end) = visitor::connect_and_read(plan.services[0].visitors);
+        assert!(bytes.is_empty() && visitor::is_reset(&end.unwrap_err()));
+    }
+    client.wait_for_times("local service unreachable", 10);
+    let told = lines(&client, "WARN", "local service unreachable");
+    assert!((1..=allowed(begun)).contains(&told.len()), "{told:#?}");
+    assert!(told[0].contains("service=down local=") && told[0].contains("Connection refused"), "{told:#?}");
+}
