@@ -64,12 +64,12 @@ impl Budget {
 
     /// Of a service without idle channels.
     pub fn idle(&self) -> Share {
-        Share { pot: self.idle.clone(), own: 0 }
+        Share { pot: self.idle.clone(), own: 0, least: 0 }
     }
 
-    /// Of a service for which no visitor waits.
+    /// Of a service for which no visitor waits. One may in any case: else two that are flooded would keep out all others.
     pub fn waiting(&self) -> Share {
-        Share { pot: self.waiting.clone(), own: 0 }
+        Share { pot: self.waiting.clone(), own: 0, least: 1 }
     }
 }
 
@@ -85,6 +85,8 @@ struct Pot {
 pub struct Share {
     pot: Arc<Pot>,
     own: usize,
+    /// So many it may have, whatever others have: [`EACH`] counts them.
+    least: usize,
 }
 
 impl Share {
@@ -102,7 +104,7 @@ impl Share {
     /// however many take what they can.
     pub fn allowed(&self) -> usize {
         let others = self.pot.taken.load(Relaxed).saturating_sub(self.own);
-        (self.pot.most.load(Relaxed).saturating_sub(others) * 2).div_ceil(3)
+        (self.pot.most.load(Relaxed).saturating_sub(others) * 2).div_ceil(3).max(self.least)
     }
 }
 
@@ -201,6 +203,24 @@ mod tests {
             }
             drop(shares);
             assert_eq!(budget.idle.taken.load(Relaxed), 0);
+        }
+    }
+
+    /// Forty services, with descriptors for none beside what each needs: however many are flooded, one visitor may wait
+    /// for each of them.
+    #[test]
+    fn no_service_keeps_the_visitors_of_others_out() {
+        for flooded in [1, 2, 39] {
+            let budget = budget(40, 128);
+            let mut shares: Vec<_> = (0..40).map(|_| budget.waiting()).collect();
+            for _ in 0..100 {
+                for share in shares.iter_mut().take(flooded) {
+                    // As the pool does: one more, if fewer wait than may.
+                    share.set(share.own + usize::from(share.own < share.allowed()));
+                }
+            }
+            assert!(shares.iter().all(|share| share.allowed() > 0), "{flooded}");
+            assert!(budget.waiting.taken.load(Relaxed) <= LEAST_WAITING + 40, "{flooded}");
         }
     }
 
