@@ -125,14 +125,18 @@ pub async fn of_replaced(mut channel: Stream, last_word: &[u8]) -> bool {
     match heard.await {
         Ok(Ok(())) => true,
         // It may have acknowledged the last word before the reset. What shutdown says of a reset connection is not why.
-        Ok(Err(error)) => (was_lively || is_lively(&channel)) && is_reset(&channel.tcp().take_error().ok().flatten().unwrap_or(error)),
+        Ok(Err(error)) => {
+            (was_lively || is_lively(&channel))
+                && is_reset(&channel.tcp().take_error().ok().flatten().unwrap_or(error))
+        }
         Err(_) => false,
     }
 }
 
 /// Whether it has acknowledged something lately. A reset is no acknowledgement.
 fn is_lively(channel: &Stream) -> bool {
-    let since = sys::tcp_info(channel.tcp()).map(|info| Duration::from_millis(info.tcpi_last_ack_recv.into()));
+    let since =
+        sys::tcp_info(channel.tcp()).map(|info| Duration::from_millis(info.tcpi_last_ack_recv.into()));
     since.is_ok_and(|since| since < LATELY)
 }
 
