@@ -78,15 +78,19 @@ impl Live {
                 name = signals.stop() => return Early::Stop(name),
             };
             self.asked = None;
-            self.errors = 0;
             match read.map(|reading| reading.found) {
-                Some(Ok(_)) if self.digest == before => tracing::info!("reloaded: {}", summary(&[])),
+                Some(Ok(_)) if self.digest == before => {
+                    self.errors = 0;
+                    tracing::info!("reloaded: {}", summary(&[]));
+                }
                 Some(Ok(found)) => {
+                    self.errors = 0;
                     found.1.report.problems().iter().for_each(tell);
                     tracing::info!("reloaded before everything was up: beginning anew");
                     return Early::Other(Box::new(found));
                 }
                 Some(Err(problems)) => self.errors = refuse(&problems),
+                // Nothing new was read: what was refused still is.
                 None => {}
             }
         }

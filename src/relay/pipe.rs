@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
+use crate::sys::open_files;
+
 /// What a pipe should hold, in bytes.
 const WANTED: i32 = 1 << 20;
 
@@ -19,11 +21,23 @@ const LEAST: usize = 64 * 1024;
 /// Pipes at once: half of what an unprivileged user may have by default.
 const MOST: usize = 32;
 
+/// They stay open, for the next relay. So where few files may be open, a sixteenth of those at most are ends of pipes.
+const OPEN_FILES_EACH: usize = 32;
+
 /// After a pipe could not be made, so many wishes are refused unheard: making one costs four system calls.
 const REFUSALS: u32 = 256;
 
 /// The process's pipes: the limit they must respect is the user's, so there is one pool.
 pub(super) static POOL: Pool = Pool::new(MOST);
+
+/// Files that pipes take, of so many that may be open.
+pub fn ends(open_files: usize) -> usize {
+    2 * most(open_files)
+}
+
+fn most(open_files: usize) -> usize {
+    (open_files / OPEN_FILES_EACH).min(MOST)
+}
 
 /// Lends pipes.
 #[derive(Debug)]
@@ -62,6 +76,11 @@ impl Pool {
             Some(ends) => ends,
             None if state.refusals > 0 => {
                 state.refusals -= 1;
+                return None;
+            }
+            // None is free, so those that are lent are all.
+            None if state.lent >= most(open_files()) => {
+                state.refusals = REFUSALS;
                 return None;
             }
             None => match Ends::new() {
@@ -179,6 +198,13 @@ mod tests {
         let again = pool.lend().unwrap();
         drop((again, b));
         assert_eq!((pool.lent(), pool.free()), (0, 2));
+    }
+
+    #[test]
+    fn pipes_take_a_small_part_of_the_files_that_may_be_open() {
+        for (open_files, ends_of_pipes) in [(0, 0), (31, 0), (48, 2), (200, 12), (1024, 64), (1 << 20, 64)] {
+            assert_eq!(ends(open_files), ends_of_pipes, "{open_files}");
+        }
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Newcomer {
     }
 
     async fn feel_pulse(&self, incumbent: &Incumbent) -> Decision {
-        let is_alive = async { incumbent.is_present && incumbent.demand.pulse.is_felt().await };
+        let is_alive = incumbent.demand.pulse.is_felt();
         tokio::select! {
             biased;
             () = self.service.scope.draining() => Decision::GiveUp("the service is gone"),
@@ -194,15 +194,14 @@ impl Newcomer {
             Err(denied) => return Err((Box::new(self), denied)),
         };
         let Newcomer { stream, peer, digest, key, token, service } = self;
-        let name = &service.config.name;
         match replaced {
             Some(old) => {
-                tracing::warn!(service = %name, peer = %peer, replaced = %old.client, "client replaced another");
+                tell_replaced(shared, &service, peer, old.client);
                 // In this order: its task asks whether it was replaced.
                 shared.takeovers().on_takeover(digest, old.session, now());
                 old.cut();
             }
-            None => tracing::info!(service = %name, peer = %peer, "client connected"),
+            None => tell_connected(shared, &service, peer),
         }
         tcp::set_nodelay(stream.tcp(), true);
         let config = &settings.config;
@@ -239,15 +238,20 @@ impl<'a> Turn<'a> {
         self.shared.takeovers().wait(&self.digest, self.came, now())
     }
 
-    fn tell_once(&mut self, service: &str, peer: SocketAddr, incumbent: SocketAddr, wait: Wait) {
-        if !std::mem::replace(&mut self.told, true) {
-            let wait = wait.until - self.came;
-            tracing::info!(
-                service,
+    fn tell_once(&mut self, service: &Arc<str>, peer: SocketAddr, incumbent: SocketAddr, wait: Wait) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        let wait = wait.until - self.came;
+        match self.shared.door.complain(Complaint::HeldBack, service) {
+            Some(times) => tracing::info!(
+                %service,
                 %peer,
                 %incumbent,
+                times = several(times),
                 "client held back for {wait:?}: two clients of this service replace each other"
-            );
+            ),
+            None => tracing::debug!(%service, %peer, %incumbent, "client held back for {wait:?}"),
         }
     }
 }
@@ -279,7 +283,12 @@ impl Begun {
         let mut is_acknowledged = false;
         tokio::select! {
             end = self.until_end(&mut stream, &mut is_acknowledged) => {
-                tracing::info!(service = %name, %peer, reason = %end, "client lost");
+                match self.shared.door.complain(Complaint::Lost, name) {
+                    Some(times) => {
+                        tracing::info!(service = %name, %peer, reason = %end, times = several(times), "client lost");
+                    }
+                    None => tracing::debug!(service = %name, %peer, reason = %end, "client lost"),
+                }
             }
             () = scope.draining() => tracing::debug!(service = %name, %peer, "control channel closed by this server"),
         }
@@ -295,7 +304,12 @@ impl Begun {
                 true => ControlCommand::HeartBeat.encode(),
                 false => Ack::Ok.encode(),
             };
-            let was_live = pulse::of_replaced(stream, &last_word).await;
+            let was_live = tokio::select! {
+                biased;
+                was_live = pulse::of_replaced(stream, &last_word) => was_live,
+                // A stop waits for nobody's answer. The word was sent at once, and no newcomer comes any more.
+                () = self.service.scope.draining() => false,
+            };
             self.shared.takeovers().on_heard(&self.digest, self.session, was_live);
         } else {
             drop(stream);
@@ -327,6 +341,29 @@ impl Begun {
             Err(_) => control::End::Failed(io::ErrorKind::TimedOut.into()),
         }
     }
+}
+
+fn tell_replaced(shared: &Shared, service: &Service, peer: SocketAddr, replaced: SocketAddr) {
+    let service = &service.config.name;
+    match shared.door.complain(Complaint::Replaced, service) {
+        Some(times) => {
+            tracing::warn!(%service, %peer, %replaced, times = several(times), "client replaced another");
+        }
+        None => tracing::debug!(%service, %peer, %replaced, "client replaced another"),
+    }
+}
+
+fn tell_connected(shared: &Shared, service: &Service, peer: SocketAddr) {
+    let service = &service.config.name;
+    match shared.door.complain(Complaint::Connected, service) {
+        Some(times) => tracing::info!(%service, %peer, times = several(times), "client connected"),
+        None => tracing::debug!(%service, %peer, "client connected"),
+    }
+}
+
+/// For a line that is for one event as a rule.
+fn several(times: u64) -> Option<u64> {
+    (times > 1).then_some(times)
 }
 
 /// The clock of tokio, which a test can turn.

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use nix::sys::resource::{Resource, getrlimit};
+use crate::relay::pipe_ends;
+use crate::sys::open_files;
 
 /// What a server has open without any service, with something to spare.
 const OWN: usize = 32;
@@ -50,7 +51,7 @@ impl Budget {
     }
 
     fn set(&self, services: usize, open_files: usize) {
-        let rest = open_files.saturating_sub(needed(services));
+        let rest = left(services, open_files);
         self.services.store(services, Relaxed);
         self.idle.most.store(rest / STORE, Relaxed);
         self.waiting.most.store((rest / WAITING).max(LEAST_WAITING), Relaxed);
@@ -64,12 +65,12 @@ impl Budget {
 
     /// Of a service without idle channels.
     pub fn idle(&self) -> Share {
-        Share { pot: self.idle.clone(), own: 0 }
+        Share { pot: self.idle.clone(), own: 0, least: 0 }
     }
 
-    /// Of a service for which no visitor waits.
+    /// Of a service for which no visitor waits. One may in any case: else two that are flooded would keep out all others.
     pub fn waiting(&self) -> Share {
-        Share { pot: self.waiting.clone(), own: 0 }
+        Share { pot: self.waiting.clone(), own: 0, least: 1 }
     }
 }
 
@@ -85,6 +86,8 @@ struct Pot {
 pub struct Share {
     pot: Arc<Pot>,
     own: usize,
+    /// So many it may have, whatever others have: [`EACH`] counts them.
+    least: usize,
 }
 
 impl Share {
@@ -102,7 +105,7 @@ impl Share {
     /// however many take what they can.
     pub fn allowed(&self) -> usize {
         let others = self.pot.taken.load(Relaxed).saturating_sub(self.own);
-        (self.pot.most.load(Relaxed).saturating_sub(others) * 2).div_ceil(3)
+        (self.pot.most.load(Relaxed).saturating_sub(others) * 2).div_ceil(3).max(self.least)
     }
 }
 
@@ -130,16 +133,14 @@ fn shortage(services: usize, open_files: usize) -> Option<String> {
     })
 }
 
+/// Open files that services leave, and the pipes of relays.
+fn left(services: usize, open_files: usize) -> usize {
+    open_files.saturating_sub(needed(services)).saturating_sub(pipe_ends(open_files))
+}
+
 /// Open files without which some service cannot be served.
 fn needed(services: usize) -> usize {
     services.saturating_mul(EACH).saturating_add(OWN)
-}
-
-/// How many files this process may have open.
-fn open_files() -> usize {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    // So that sums stay in range.
-    usize::try_from(limit).unwrap_or(usize::MAX).min(usize::MAX / 4)
 }
 
 #[cfg(test)]
@@ -158,7 +159,7 @@ mod tests {
             assert_eq!(budget(services, 1 << 20).at_first(), expected, "{services}");
         }
         assert_eq!(
-            [1, 14, 32, 64, 100, 1000].map(|services| budget(services, 1024).at_first()),
+            [1, 12, 32, 64, 100, 1000].map(|services| budget(services, 1024).at_first()),
             [8, 8, 3, 1, 0, 0]
         );
     }
@@ -171,7 +172,7 @@ mod tests {
         {
             let budget = budget(services, open_files);
             let (idle, waiting) = (budget.idle().allowed(), budget.waiting().allowed());
-            let rest = open_files.saturating_sub(needed(services));
+            let rest = open_files.saturating_sub(needed(services) + 2 * (open_files / 32).min(32));
             assert!(idle <= rest / 4 && waiting <= (rest / 3).max(8), "{services}, {open_files}");
             assert!(services * budget.at_first() <= rest / 8, "{services}, {open_files}");
             assert!(waiting > 0);
@@ -201,6 +202,24 @@ mod tests {
             }
             drop(shares);
             assert_eq!(budget.idle.taken.load(Relaxed), 0);
+        }
+    }
+
+    /// Forty services, with descriptors for none beside what each needs: however many are flooded, one visitor may wait
+    /// for each of them.
+    #[test]
+    fn no_service_keeps_the_visitors_of_others_out() {
+        for flooded in [1, 2, 39] {
+            let budget = budget(40, 128);
+            let mut shares: Vec<_> = (0..40).map(|_| budget.waiting()).collect();
+            for _ in 0..100 {
+                for share in shares.iter_mut().take(flooded) {
+                    // As the pool does: one more, if fewer wait than may.
+                    share.set(share.own + usize::from(share.own < share.allowed()));
+                }
+            }
+            assert!(shares.iter().all(|share| share.allowed() > 0), "{flooded}");
+            assert!(budget.waiting.taken.load(Relaxed) <= LEAST_WAITING + 40, "{flooded}");
         }
     }
 

@@ -31,8 +31,9 @@ const REQUEST_LIFE: Duration = Duration::from_secs(10);
 /// ends each one at once.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The first bytes of a channel fit into its socket's buffer.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first bytes of a channel fit into its socket's buffer: whose does not take them at once is dead. The service waits
+/// for it.
+const START_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A UDP service.
 pub struct UdpService {

@@ -158,11 +158,13 @@ impl Door {
         self.news.notify_one();
     }
 
-    /// Something about a service that is told once a minute: how often it was since it was told last, if that is now.
+    /// Something about a service that is told once a minute, perhaps but for the first few: how often it was since it was
+    /// told last, if that is now.
     pub fn complain(&self, what: Complaint, service: &Arc<str>) -> Option<u64> {
         let now = now();
         let mut seldom = lock(&self.seldom);
-        seldom.entry((what, service.clone()), |seldom| !seldom.is_old(now)).on_event(now)
+        let seldom = seldom.entry((what, service.clone()), |seldom| !seldom.is_old(now));
+        seldom.on_event_of(what.at_once(), now)
     }
 
     /// Tells, from time to time, of what was only counted. Sleeps while there is nothing.
@@ -184,13 +186,33 @@ impl Door {
     }
 }
 
-/// What is told of a service once a minute at most.
+/// What is told of a service once a minute at most, but for the first few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Complaint {
     /// A client was refused because another one is alive.
     Duplicate,
     /// A data channel was closed because too many are waiting.
     TooManyChannels,
+    /// A client has taken another one's place.
+    Replaced,
+    /// A client must wait for another one's place.
+    HeldBack,
+    /// A client has come.
+    Connected,
+    /// A client has gone.
+    Lost,
+}
+
+impl Complaint {
+    /// So many have a line each: whoever has the token can make more of them without end.
+    fn at_once(self) -> u32 {
+        match self {
+            Complaint::Duplicate | Complaint::TooManyChannels => 1,
+            Complaint::Replaced | Complaint::HeldBack => 10,
+            // On a bad link they are of interest for longer.
+            Complaint::Connected | Complaint::Lost => 30,
+        }
+    }
 }
 
 /// A connection and its peer.

@@ -100,17 +100,21 @@ impl Beat {
 /// replaced, and a machine that has forgotten the connection. The latter has acknowledged nothing for a while.
 pub async fn of_replaced(mut channel: Stream, last_word: &[u8]) -> bool {
     let Ok(info) = sys::tcp_info(channel.tcp()) else { return false };
-    let was_lively = Duration::from_millis(info.tcpi_last_ack_recv.into()) < LATELY;
+    let was_lively = is_lively(&channel);
     if info.tcpi_state != ESTABLISHED {
         return was_lively;
     }
     let heard = timeout(PATIENCE, async {
         channel.write_all(last_word).await?;
         channel.flush().await?;
-        let at_once = matches!(sys::unacknowledged(channel.tcp()), Ok(0));
+        if matches!(sys::unacknowledged(channel.tcp()), Ok(0)) {
+            // Whether it is still there for the end is all the same.
+            let _ = channel.shutdown().await;
+            return Ok(());
+        }
         channel.shutdown().await?;
         // The end counts as a byte. It may be acknowledged later.
-        while !at_once && !matches!(sys::unacknowledged(channel.tcp()), Ok(0 | 1)) {
+        while !matches!(sys::unacknowledged(channel.tcp()), Ok(0 | 1)) {
             if let Some(error) = channel.tcp().take_error()? {
                 return Err(error);
             }
@@ -120,10 +124,20 @@ pub async fn of_replaced(mut channel: Stream, last_word: &[u8]) -> bool {
     });
     match heard.await {
         Ok(Ok(())) => true,
-        // What shutdown says of a reset connection is not why.
-        Ok(Err(error)) => was_lively && is_reset(&channel.tcp().take_error().ok().flatten().unwrap_or(error)),
+        // It may have acknowledged the last word before the reset. What shutdown says of a reset connection is not why.
+        Ok(Err(error)) => {
+            (was_lively || is_lively(&channel))
+                && is_reset(&channel.tcp().take_error().ok().flatten().unwrap_or(error))
+        }
         Err(_) => false,
     }
+}
+
+/// Whether it has acknowledged something lately. A reset is no acknowledgement.
+fn is_lively(channel: &Stream) -> bool {
+    let since =
+        sys::tcp_info(channel.tcp()).map(|info| Duration::from_millis(info.tcpi_last_ack_recv.into()));
+    since.is_ok_and(|since| since < LATELY)
 }
 
 fn is_reset(error: &io::Error) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! This task never waits for a peer: it accepts, asks the pool, and spawns. So no service can delay another.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -95,7 +96,7 @@ impl TcpService {
             client: None,
             seats: Seats::default(),
             refusals: Refusals::default(),
-            leaving: None,
+            leaving: VecDeque::new(),
             service: self,
         };
         loop {
@@ -106,6 +107,10 @@ impl TcpService {
                 () = scope.draining() => break,
                 // Before what others bring: however much that is, deadlines are met.
                 () = until(deadline.map(Into::into)) => running.on_time(),
+                () = until(running.leaving.front().map(|(leaving, _)| leaving.until)) => {
+                    running.left();
+                    continue;
+                }
                 id = poll_fn(|cx| running.idle.poll_dead(cx)) => running.on_dead(id),
                 Some(event) = events.recv() => match event {
                     Event::Listen(Sockets::Tcp(others), closed) => {
@@ -115,10 +120,6 @@ impl TcpService {
                     }
                     event => running.on_event(event),
                 },
-                () = until(running.leaving.as_ref().map(|(leaving, _)| leaving.until)) => {
-                    running.left();
-                    continue;
-                }
                 (tcp, peer) = listeners.accept(&door) => running.on_accept(tcp, peer),
             };
             running.act(actions);
@@ -149,8 +150,8 @@ struct Running {
     client: Option<(SessionId, Arc<Demand>)>,
     seats: Seats,
     refusals: Refusals,
-    /// The former listeners, and who is told when they are closed.
-    leaving: Option<(Leaving, oneshot::Sender<()>)>,
+    /// Former listeners, the oldest first, and who is told when they are closed.
+    leaving: VecDeque<(Leaving, oneshot::Sender<()>)>,
 }
 
 impl Running {
@@ -204,17 +205,17 @@ impl Running {
 
     /// The kernel would reset those who have connected, if the listeners were closed at once.
     fn leave(&mut self, leaving: Leaving, closed: oneshot::Sender<()>) {
-        self.left();
         self.accept_all(&leaving);
-        let at_once = leaving.until <= tokio::time::Instant::now();
-        self.leaving = Some((leaving, closed));
-        if at_once {
-            self.left();
+        if leaving.until <= tokio::time::Instant::now() {
+            // There were none. Who asked may have lost interest.
+            let _ = closed.send(());
+        } else {
+            self.leaving.push_back((leaving, closed));
         }
     }
 
     fn left(&mut self) {
-        if let Some((leaving, closed)) = self.leaving.take() {
+        if let Some((leaving, closed)) = self.leaving.pop_front() {
             self.accept_all(&leaving);
             drop(leaving);
             // Who asked may have lost interest.
@@ -384,5 +385,59 @@ pub fn tell(service: &str, Line { refusal, count }: &Line) {
         Refusal::Flows => {
             tracing::warn!(service = %service, count, reason, "visitors pushed out by newer ones");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Access, Host, Limits, Secret, ServerKind};
+
+    fn rules() -> Rules {
+        let config = ServerService {
+            name: "flooded".into(),
+            bind_addr: config::Endpoint { host: Host::Ip([127, 0, 0, 1].into()), port: 0 },
+            token: Secret::new("token".to_owned()),
+            nodelay: true,
+            kind: ServerKind::Tcp { proxy_protocol: None },
+            limits: Limits::DEFAULT,
+            access: Access::default(),
+        };
+        let tcp = TcpOptions::default();
+        Rules { config: Arc::new(config), tcp, visitor_timeout: Duration::from_secs(1) }
+    }
+
+    fn listeners() -> Listeners {
+        Listeners::new(vec![tcp::listen(([127, 0, 0, 1], 0).into()).unwrap()])
+    }
+
+    /// The queue is never empty: a reload that waits for the former listener's end must not wait for that.
+    #[tokio::test]
+    async fn a_flood_of_events_does_not_keep_a_former_listener_open() {
+        let (sender, events) = mpsc::channel(1024);
+        let (scope, counters) = (Scope::new(), Arc::new(Counters::default()));
+        let service = TcpService {
+            rules: rules(),
+            budget: Arc::new(Budget::new(1)),
+            counters: counters.clone(),
+            events: sender.downgrade(),
+            relays: scope.clone(),
+            door: Arc::new(Door::new(counters)),
+        };
+        scope.spawn(service.run(listeners(), events, scope.clone()));
+        let (done, mut closed) = oneshot::channel();
+        sender.send(Event::Listen(Sockets::Tcp(listeners()), done)).await.unwrap();
+        let begun = Instant::now();
+        let mut flood = 0;
+        while closed.try_recv().is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "not closed after {flood} events");
+            while sender.try_send(Event::Configured(Box::new(rules()))).is_ok() {
+                flood += 1;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(flood > 2048, "{flood}");
+        scope.cut();
+        scope.ended().await;
     }
 }

@@ -327,19 +327,31 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_queued_outlives_the_listener_and_nobody_joins_them() {
-        let listener = listen(loopback()).unwrap();
-        let address = listener.local_addr().unwrap();
+        for (bound, host) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1")] {
+            let listener = match listen(bound.parse().unwrap()) {
+                Err(fault) if bound.starts_with('[') && fault.kind() == io::ErrorKind::AddrNotAvailable => {
+                    continue;
+                }
+                listener => listener.unwrap(),
+            };
+            let address = SocketAddr::new(host.parse().unwrap(), listener.local_addr().unwrap().port());
+            who_is_queued_outlives(listener, address).await;
+        }
+    }
+
+    async fn who_is_queued_outlives(listener: TcpListener, address: SocketAddr) {
         let queued: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let leaving = Leaving::new(listener);
         let late = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300));
-        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut, "{address}");
         let mut accepted: Vec<_> = leaving.take().collect();
-        assert_eq!(accepted.len(), 3);
+        assert_eq!(accepted.len(), 3, "{address}");
         drop(leaving);
         let late = std::net::TcpStream::connect(address);
-        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "{address}");
         for (visitor, (tcp, peer)) in queued.iter().zip(&mut accepted) {
-            assert_eq!(visitor.local_addr().unwrap(), *peer);
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            assert_eq!(visitor.local_addr().unwrap(), peer);
             io::Write::write_all(&mut &*visitor, b"x").unwrap();
             assert_eq!(tcp.read_u8().await.unwrap(), b'x');
         }

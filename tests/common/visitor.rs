@@ -28,6 +28,16 @@ pub fn wait_served(addr: SocketAddr) {
     super::net::wait(&format!("no visitor of {addr} is served"), || try_echo(addr, b"ready?").is_ok());
 }
 
+/// A visitor that has been served, and stays.
+pub fn served(addr: SocketAddr) -> io::Result<TcpStream> {
+    // Who finds no descriptor may be reset so soon that he is never connected.
+    let mut stream = TcpStream::connect(addr).map_err(|_| ErrorKind::ConnectionReset)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"x")?;
+    stream.read_exact(&mut [0])?;
+    Ok(stream)
+}
+
 /// One short echo.
 pub fn try_echo(addr: SocketAddr, bytes: &[u8]) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;

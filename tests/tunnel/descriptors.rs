@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use super::common::process::Process;
 use super::common::service::Local;
 use super::common::tunnel::{Build, Link, Plan, Role, Service, start_with};
-use super::common::{PATIENCE, announce, net, visitor};
+use super::common::visitor::{self, served};
+use super::common::{PATIENCE, announce, net};
 
 /// Services that share a local one.
 fn plan(services: usize, local: &Local) -> Plan {
@@ -27,14 +28,6 @@ fn come(addr: SocketAddr) -> Option<TcpStream> {
     let stream = TcpStream::connect(addr).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     Some(stream)
-}
-
-/// A visitor that has been served, and stays.
-fn served(addr: SocketAddr) -> std::io::Result<TcpStream> {
-    let mut stream = come(addr).ok_or(std::io::ErrorKind::ConnectionReset)?;
-    stream.write_all(b"x")?;
-    stream.read_exact(&mut [0])?;
-    Ok(stream)
 }
 
 /// Forty services, and no descriptor for idle channels beside their listeners and control channels: all are served, for

@@ -101,6 +101,52 @@ fn newcomers_who_wait_do_not_replace_each_other_at_once() {
     assert!(is_held(&second));
 }
 
+/// Whoever has the token may come as often as it likes: the first few times are told one by one, the others later.
+#[test]
+fn who_comes_again_and_again_does_not_flood_the_log() {
+    let (plan, _local) = plan("replace");
+    let server = plan.start_server(Build::Ours);
+    for times in 1..=40 {
+        drop(open(&plan).accepted());
+        if times <= 30 {
+            server.wait_for_times("client lost", times);
+        }
+    }
+    let mut incumbents: Vec<_> = (0..4).map(|_| open(&plan).accepted()).collect();
+    for _ in 0..30 {
+        drop(open(&plan));
+    }
+    incumbents.push(open(&plan).accepted());
+    let log = server.log();
+    let count = |what| log.matches(what).count();
+    assert!(count("client connected") <= 30 && count("client lost") == 30, "{log}");
+    // Each takeover has its line.
+    assert!(count("client replaced another") >= 4 && count("client held back") == 10, "{log}");
+}
+
+/// Nor does a stop wait for the kernel of a client that was replaced, and whose link is cut.
+#[test]
+fn a_stop_does_not_wait_for_who_was_replaced() {
+    let test = "tunnel::duplicates::a_stop_does_not_wait_for_who_was_replaced";
+    let Some(line) = Line::new(test, 1) else { return };
+    let services = [("echo", Kind::Tcp, ([127, 0, 0, 1], 9).into())];
+    let tunnel = Tunnel::new(line, Build::Ours, Link::tcp(), &services);
+    let config = tunnel.plan.write("server.toml", &tunnel.plan.server_toml());
+    let site = tunnel.line.server.clone();
+    let command = || Process::start("server on a line", Build::Ours.command(Role::Server, &config));
+    let mut server = site.run(command);
+    server.wait_for("server is listening");
+    let incumbent = tunnel.line.client.run(|| open(&tunnel.plan).accepted());
+    assert_eq!(take::<32>(&incumbent.stream), [0; 32], "the pool's requests");
+    tunnel.line.cut(true);
+    let _newcomer = site.run(|| open(&tunnel.plan).accepted());
+    let begun = Instant::now();
+    server.signal(Signal::SIGTERM);
+    server.wait();
+    announce(&format!("a stop after a takeover from a client behind a cut: {:.1?}", begun.elapsed()));
+    assert!(begun.elapsed() < SECOND * 3 / 2, "{:?}", begun.elapsed());
+}
+
 /// Sixteen may wait for a place, and get it within five seconds. More are sent away, and nobody of them all is in the way
 /// of another service.
 #[test]

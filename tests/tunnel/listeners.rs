@@ -123,26 +123,12 @@ fn listeners_are_bound_and_kept_without_any_client() {
     }
 }
 
-/// A visitor that has been served, and stays; None: it was reset.
-fn served(addr: SocketAddr) -> Option<std::net::TcpStream> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(addr).ok()?;
-    stream.set_read_timeout(Some(super::common::PATIENCE)).unwrap();
-    stream.write_all(b"x").ok()?;
-    stream.read_exact(&mut [0]).ok()?;
-    Some(stream)
-}
-
 /// With more visitors than descriptors the server says so once, not twenty times a second, and serves again when they go.
 #[test]
 fn running_out_of_descriptors_does_not_flood_the_log() {
     let local = Local::echo();
     let plan = plan(&local, 1);
-    let config = plan.write("server.toml", &plan.server_toml());
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", "ulimit -n 48 && exec \"$0\" server \"$1\""]);
-    command.arg(Build::Ours.program()).arg(config).env("RUST_LOG", "info").env("NO_COLOR", "1");
-    let server = super::common::process::Process::start("server with 48 descriptors", command);
+    let server = plan.start_server_with(48);
     let _client = plan.start_client(Build::Ours);
     let addr = plan.services[0].visitors;
     net::wait_listening(addr);
@@ -150,7 +136,7 @@ fn running_out_of_descriptors_does_not_flood_the_log() {
     // Who is served holds two descriptors; who finds none is reset, some of them so soon that they are never connected.
     let mut crowd = Vec::new();
     while crowd.len() < 48 && !server.log().contains("cannot accept connections") {
-        let Some(visitor) = served(addr) else { break };
+        let Ok(visitor) = visitor::served(addr) else { break };
         crowd.push(visitor);
     }
     server.wait_for("cannot accept connections");

@@ -3,7 +3,6 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rathole::config::{RoleChoice, SystemFiles};
@@ -302,10 +301,7 @@ fn strangers_that_take_all_descriptors_make_room() {
     let local = Local::echo();
     let mut plan = Plan::new(Link::tcp(), vec![Service::tcp("echo", local.addr)]);
     plan.server_lines = "handshake_timeout = 60\n".to_owned();
-    let config = plan.write("server.toml", &plan.server_toml());
-    let mut command = Command::new("sh");
-    command.arg("-c").arg("ulimit -n 64 && exec \"$0\" server \"$1\"").arg(Build::Ours.program()).arg(config);
-    let mut server = Process::start("server with 64 descriptors", command);
+    let mut server = plan.start_server_with(64);
     net::wait_listening(plan.server_addr);
     let strangers: Vec<_> = (0..80).map(|_| connect(plan.server_addr)).collect();
     let begun = Instant::now();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,9 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// And this long for each of them.
 const NAME_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// And this long for sockets to be closed that were given up: no service's client can hold it up for longer.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest pause before an address is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -48,8 +51,10 @@ pub(super) struct Retries {
 type Failed = (Arc<ServerService>, io::Error);
 
 impl Services {
-    /// Binds what is to be bound and is not; what fails, by key.
+    /// Binds what is to be bound and is not; what fails, by key. Former sockets may be there for a moment more: who wants
+    /// their address waits for it, nobody else.
     pub(super) async fn bind_missing(&mut self) -> Vec<(String, String)> {
+        self.leaving.retain_mut(|closed| matches!(closed.try_recv(), Err(TryRecvError::Empty)));
         let is_missing = |running: &&Running| running.address.as_ref() != Some(&running.config.bind_addr);
         let mut missing: Vec<_> =
             self.running.values().filter(is_missing).map(|running| running.config.clone()).collect();
@@ -65,7 +70,6 @@ impl Services {
         for (service, _) in failed {
             self.retry(service);
         }
-        self.all_left().await;
         faults
     }
 
@@ -142,10 +146,14 @@ impl Services {
         self.leaving.push(closed);
     }
 
-    /// Waits until all sockets are closed that were given up.
+    /// Waits until all sockets are closed that were given up, but not for ever: what is held by those that are not cannot be
+    /// bound, and is tried again.
     async fn all_left(&mut self) {
+        let until = Instant::now() + LEAVE_TIMEOUT;
         for closed in self.leaving.drain(..) {
-            let _ = closed.await;
+            if timeout_at(until, closed).await.is_err() {
+                return tracing::warn!("some sockets that were given up are not closed yet");
+            }
         }
     }
 
