@@ -220,10 +220,12 @@ fn unreadable_fragments_and_directories_are_named() {
     std::fs::remove_file(&fragments).unwrap();
     std::fs::create_dir(&fragments).unwrap();
     std::os::unix::fs::symlink("absent", fragments.join("x.toml")).unwrap();
+    // Directories are not looked at, whatever their names.
     std::fs::create_dir(fragments.join("y.toml")).unwrap();
-    let named = [("x.toml", "there is no such file"), ("y.toml", "it is a directory")].map(|(name, why)| {
-        format!("{}: error: cannot read this file: {why}", fragments.join(name).display())
-    });
+    let named = [format!(
+        "{}: error: cannot read this file: there is no such file",
+        fragments.join("x.toml").display()
+    )];
     assert_eq!(errors(false), named);
     assert_eq!(errors(true), named);
 }
