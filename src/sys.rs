@@ -1,5 +1,4 @@
-//! What only unsafe code can ask of the kernel, each as one small safe function; and what more than one layer asks.
-//! What it decides: nothing. (The other
+//! What only unsafe code can ask of the kernel, each as one small safe function. What it decides: nothing. (The other
 //! unsafe file is `sys/lean.rs`: the binary's own, for lean builds.)
 #![allow(unsafe_code)]
 
@@ -7,7 +6,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit};
 
 /// Bytes that were written to a TCP socket and are not yet acknowledged by the peer's kernel (SIOCOUTQ).
 ///
@@ -23,12 +21,6 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
         return Err(io::Error::last_os_error());
     }
     Ok(usize::try_from(bytes).unwrap_or(0))
-}
-
-/// How many files this process may have open, at most a quarter of what a number can hold: so that sums stay in range.
-pub fn open_files() -> usize {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    usize::try_from(limit).unwrap_or(usize::MAX).min(usize::MAX / 4)
 }
 
 /// What the kernel knows of a TCP connection (TCP_INFO). Fields that it does not know are zero.

@@ -57,7 +57,7 @@ pub use door::{Door, Terms, Turned};
 use hold::Hold;
 pub use locals::{Locals, serve_local};
 use pipe::Pool;
-pub use pipe::ends as pipe_ends;
+pub use pipe::{ends as pipe_ends, open_files};
 pub use ready::Ready;
 pub use tally::{FlowEnd, OnEnd, Tally};
 pub use visitors::{Visitors, drop_datagrams, serve_visitors};

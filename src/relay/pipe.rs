@@ -9,8 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
-
-use crate::sys::open_files;
+use nix::sys::resource::{Resource, getrlimit};
 
 /// What a pipe should hold, in bytes.
 const WANTED: i32 = 1 << 20;
@@ -29,6 +28,12 @@ const REFUSALS: u32 = 256;
 
 /// The process's pipes: the limit they must respect is the user's, so there is one pool.
 pub(super) static POOL: Pool = Pool::new(MOST);
+
+/// How many files this process may have open, at most a quarter of what a number can hold: so that sums stay in range.
+pub fn open_files() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    usize::try_from(limit).unwrap_or(usize::MAX).min(usize::MAX / 4)
+}
 
 /// Files that pipes take, of so many that may be open.
 pub fn ends(open_files: usize) -> usize {

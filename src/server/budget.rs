@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::relay::pipe_ends;
-use crate::sys::open_files;
+use crate::relay::{open_files, pipe_ends};
 
 /// What a server has open without any service, with something to spare.
 const OWN: usize = 32;
