@@ -1,5 +1,4 @@
-//! What only unsafe code can ask of the kernel, each as one small safe function; and what more than one layer asks.
-//! What it decides: nothing. (The other
+//! What only unsafe code can ask of the kernel, each as one small safe function. What it decides: nothing. (The other
 //! unsafe file is `sys/lean.rs`: the binary's own, for lean builds.)
 #![allow(unsafe_code)]
 

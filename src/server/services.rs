@@ -45,7 +45,7 @@ pub struct Services {
     config: config::Server,
     running: BTreeMap<Arc<str>, Running>,
     bound: (mpsc::Sender<Bound>, mpsc::Receiver<Bound>),
-    /// Each completes when sockets that were given up are closed: who wants their address waits for that.
+    /// Each completes when sockets that were given up are closed: at the latest, a reload waits for that.
     leaving: Vec<oneshot::Receiver<()>>,
     /// Those that lack their address, for who tells of them.
     unbound: Source<Unbound>,

@@ -116,8 +116,7 @@ async fn a_burst_of_visitors_during_a_storm_of_moves_loses_nobody() {
             lost
         });
     }
-    // Each but the first has to wait until the address is free again.
-    for n in 1..=40 {
+    for n in 1..=100 {
         let before = served.load(Relaxed);
         tunnel.offered("q4").bind_addr = at(addresses[n % 2]);
         tunnel.reload_server_well().await;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -51,10 +51,8 @@ pub(super) struct Retries {
 type Failed = (Arc<ServerService>, io::Error);
 
 impl Services {
-    /// Binds what is to be bound and is not; what fails, by key. Former sockets may be there for a moment more: who wants
-    /// their address waits for it, nobody else.
+    /// Binds what is to be bound and is not; what fails, by key. When it is done former addresses are free.
     pub(super) async fn bind_missing(&mut self) -> Vec<(String, String)> {
-        self.leaving.retain_mut(|closed| matches!(closed.try_recv(), Err(TryRecvError::Empty)));
         let is_missing = |running: &&Running| running.address.as_ref() != Some(&running.config.bind_addr);
         let mut missing: Vec<_> =
             self.running.values().filter(is_missing).map(|running| running.config.clone()).collect();
@@ -70,6 +68,7 @@ impl Services {
         for (service, _) in failed {
             self.retry(service);
         }
+        self.all_left().await;
         faults
     }
 
