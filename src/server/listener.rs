@@ -24,7 +24,7 @@ const SHORTAGE: Duration = Duration::from_millis(400);
 
 /// Who has connected sees that half a round trip before the kernel here does: so long a listener that is given up is kept.
 /// A reload waits for its end, because then the address is free: so it is short, and docs/config.md names the bound.
-const LEAVING: Duration = Duration::from_millis(100);
+const LEAVING: Duration = Duration::from_millis(200);
 
 /// Binds every address that an endpoint has. One that cannot be bound is an error, but one of a family that this host does
 /// not have, as long as another could be bound. With port 0 all addresses get the port that the first one gets.
