@@ -147,7 +147,8 @@ fn wrong_hellos_and_verdicts_are_survived_and_told() {
         let control = server.accept();
         take::<37>(&control);
         put(&control, &bytes);
-        control.shutdown(Shutdown::Write).unwrap();
+        // It may have hung up already.
+        let _ = control.shutdown(Shutdown::Write);
         assert_eq!(rest(&control), b"", "{what}: the client went on");
     }
     for verdict in [AUTH_FAILED, ONE, [3, 0, 0, 0], [0xff; 4]] {
