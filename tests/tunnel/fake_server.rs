@@ -307,7 +307,8 @@ fn a_refused_upgrade_is_survived() {
             head.extend(take::<1>(&stream));
         }
         put(&stream, answer);
-        stream.shutdown(Shutdown::Write).unwrap();
+        // It may have hung up already.
+        let _ = stream.shutdown(Shutdown::Write);
         rest(&stream);
         assert!(client.is_running());
     }
