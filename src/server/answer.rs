@@ -14,20 +14,21 @@ use crate::sys;
 /// The least that a machine is given, whatever its visitor's deadline: several retransmissions on a bad line.
 const LEAST: Duration = Duration::from_secs(3);
 
-/// The kernel counts in ticks of up to this length.
-const TICK: Duration = Duration::from_millis(10);
-
 /// The acknowledgement of a StartForward.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
     /// When that was written.
     asked: Instant,
+    /// Bytes that were acknowledged before.
+    acknowledged: u64,
 }
 
 impl Answer {
-    /// StartForward is written now.
-    pub fn to_start() -> Self {
-        Answer { asked: Instant::now() }
+    /// StartForward is going to be written.
+    pub fn to_start(channel: &TcpStream) -> Self {
+        // A connection that tells nothing has failed by itself.
+        let acknowledged = sys::tcp_info(channel).map_or(0, |info| info.tcpi_bytes_acked);
+        Answer { asked: Instant::now(), acknowledged }
     }
 
     /// Completes if it is missing so late that the channel is given up, and the visitor, who has said nothing, moved to
@@ -44,13 +45,12 @@ impl Answer {
         until.max(self.asked + LEAST)
     }
 
-    /// Whether it has come, or anything after it.
+    /// Whether it has come, or that of anything after it. (When the kernel has last heard of the other is no sign: that may
+    /// have been a moment before.)
     pub fn has_come(self, channel: &TcpStream) -> bool {
-        let since = self.asked.elapsed() + TICK;
-        let (bytes, info) = (sys::unacknowledged(channel), sys::tcp_info(channel));
-        // A connection that tells nothing has failed by itself.
-        !matches!(bytes, Ok(1..))
-            || info.map_or(true, |info| Duration::from_millis(info.tcpi_last_ack_recv.into()) <= since)
+        let (Ok(1..), Ok(info)) = (sys::unacknowledged(channel), sys::tcp_info(channel)) else { return true };
+        // Before Linux 4.2 the kernel counts neither.
+        info.tcpi_bytes_acked > self.acknowledged || info.tcpi_segs_out == 0
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     #[tokio::test]
     async fn a_kernel_answers_though_nobody_reads() {
         let (mut one, _two) = pair().await;
-        let answer = Answer::to_start();
+        let answer = Answer::to_start(&one);
         one.write_all(b"start").await.unwrap();
         while sys::unacknowledged(&one).unwrap() > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -78,9 +78,29 @@ mod tests {
         tokio::time::timeout(LEAST * 2, answer.is_missing(&one)).await.unwrap_err();
     }
 
+    #[tokio::test]
+    async fn it_is_the_bytes_that_count_and_not_the_time() {
+        let (one, _two) = pair().await;
+        // More than the other's kernel takes: some are acknowledged, some are not, and that just now.
+        let before = Answer::to_start(&one);
+        while one.try_write(&[0; 1 << 16]).is_ok() {}
+        let until = Instant::now() + LEAST;
+        while !before.has_come(&one) {
+            assert!(Instant::now() < until);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut after = Answer::to_start(&one);
+        while after.has_come(&one) {
+            assert!(Instant::now() < until);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            after = Answer::to_start(&one);
+        }
+        assert!(sys::unacknowledged(&one).unwrap() > 0 && before.has_come(&one));
+    }
+
     #[test]
     fn a_late_start_has_its_time_too() {
-        let answer = Answer { asked: Instant::now() };
+        let answer = Answer { asked: Instant::now(), acknowledged: 0 };
         assert_eq!(answer.due(answer.asked), answer.asked + LEAST);
         assert_eq!(answer.due(answer.asked + 3 * LEAST), answer.asked + 3 * LEAST);
     }

@@ -183,11 +183,11 @@ enum Beginning {
 /// its error away, so whoever has failed here is not for the relay.)
 async fn begin(channel: &mut Stream, visitor: &Visitor, service: &ServerService) -> Beginning {
     let deadline = visitor.until.min(Instant::now() + START_TIMEOUT);
+    let answer = Answer::to_start(channel.tcp());
     let started = timeout_at(deadline, start(channel, visitor, service)).await;
     if let Err(error) = started.unwrap_or_else(|late| Err(late.into())) {
         return Beginning::Dead(error);
     }
-    let answer = Answer::to_start();
     let (mut sign, mut word, mut vigil) = ([0], [0], Vigil::new(channel.tcp()));
     tokio::select! {
         biased;
